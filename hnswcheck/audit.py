@@ -1,0 +1,235 @@
+"""The audit of a persist directory: what is read in which order, and again if it changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hnswcheck.checks.sampling import Sampler
+from hnswcheck.checks.store import check_folders, check_segment_path, check_segment_rows
+from hnswcheck.disk.catalog import PERSISTED_TYPE, Collection, Schema, read_collections, read_schema
+from hnswcheck.disk.segment import open_segment
+from hnswcheck.disk.view import StoreView, list_directory, open_store
+from hnswcheck.errors import HnswcheckError, StoreChanged, StoreUnreadable, UsageError
+from hnswcheck.findings import REGISTRY
+from hnswcheck.levels.probe import probe
+from hnswcheck.levels.standard import standard
+from hnswcheck.report import (
+    ChromaInfo,
+    Finding,
+    Level,
+    Report,
+    SegmentReport,
+    StoreReport,
+    Verdict,
+    finding,
+)
+from hnswcheck.target import Target, read_targets, segment_folder
+
+#: How often a segment that changes under us is read again, and the pause that doubles each time.
+TRIES = 6
+PAUSE_SECONDS = 0.05
+#: A store written this recently may be in the middle of a flush: damage must still be there, with
+#: nothing written in between, after as long a wait.
+REST_SECONDS = 1.0
+
+
+class Progress(Protocol):
+    """Told how far an audit is; both numbers are bytes, the total an estimate."""
+
+    def __call__(self, done: int, total: int, what: str) -> None: ...
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """No progress shown."""
+
+
+def audit(
+    path: str | os.PathLike[str],
+    level: Level | str = Level.STANDARD,
+    collections: Sequence[str] | None = None,
+    *,
+    all_ids: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Say of every collection in a persist directory whether vector index and records agree.
+
+    Reads only: nothing in the directory is written, created or touched.
+
+    Args:
+        path: the persist directory.
+        level: "probe" (counts; milliseconds) or "standard" (every id, label and link).
+        collections: names or ids of the collections to audit; None for all. A name audits every
+            collection of that name, in whichever tenant and database.
+        all_ids: findings name all ids, not the first 20.
+        progress: called as bytes are read.
+
+    Raises:
+        StoreNotFound, NotAChromaStore: there is no store at ``path``.
+        UsageError: an unknown level or collection.
+        SchemaUnknown, SqliteBusy, StoreChanged, StoreUnreadable, SqliteDamaged: nothing could be
+            read. Where at least sqlite's list of collections can be read, what fails is reported.
+
+    Example:
+        >>> import hnswcheck
+        >>> hnswcheck.audit("no-such-directory")
+        Traceback (most recent call last):
+        ...
+        hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
+    """
+    started = time.monotonic()
+    try:
+        level = Level(level)
+    except ValueError:
+        known = ", ".join(Level)
+        raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
+    with open_store(Path(path)) as view:
+        found = _Audit(view, level, Sampler(all_ids), progress).run(collections)
+    return Report((_store_report(str(path), level, found, time.monotonic() - started),))
+
+
+def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) -> StoreReport:
+    """The report of a store that raised ``error`` instead of giving one."""
+    found = _Found(None, [finding(error.finding, 1, [str(error)])], [])
+    return _store_report(str(path), level, found, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    schema: Schema | None
+    findings: list[Finding]
+    segments: list[SegmentReport]
+
+
+def _store_report(path: str, level: Level, found: _Found, elapsed: float) -> StoreReport:
+    own = [REGISTRY[f.id] for f in found.findings]
+    statuses = {segment.status for segment in found.segments}
+    complete = not (any(kind.undecides for kind in own) or "undecided" in statuses)
+    verdict: Verdict = "consistent" if complete else "undecided"
+    if statuses & {"diverged", "corrupt"} or any(kind.severity == "error" for kind in own):
+        verdict = "damaged"
+    schema = found.schema
+    chroma = ChromaInfo(schema.line, dict(schema.migrations)) if schema else None
+    findings, segments = tuple(found.findings), tuple(found.segments)
+    return StoreReport(path, verdict, level, complete, elapsed, chroma, findings, segments)
+
+
+class _Audit:
+    """One audit of one open store."""
+
+    def __init__(self, view: StoreView, level: Level, sampler: Sampler, progress: Progress) -> None:
+        self.view = view
+        self.level = level
+        self.sampler = sampler
+        self.progress = progress
+
+    def run(self, wanted: Sequence[str] | None) -> _Found:
+        schema = read_schema(self.view.database)
+        collections = read_collections(self.view.database, schema)
+        selected = _select(collections, wanted)
+        findings = list(self._check_store(collections))
+        reports: dict[str, SegmentReport] = {}
+        try:
+            reports = self._judge_all(selected, schema)
+        except HnswcheckError as error:
+            findings.append(finding(error.finding, 1, [str(error)]))
+        return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
+
+    def _check_store(self, collections: Sequence[Collection]) -> Iterator[Finding]:
+        segments = {s.id for c in collections for s in (c.vector, c.metadata) if s}
+        yield from check_folders(list_directory(self.view.root), segments, self.sampler)
+        yield from check_segment_rows(collections, self.sampler)
+
+    def _judge_all(
+        self, collections: Sequence[Collection], schema: Schema
+    ) -> dict[str, SegmentReport]:
+        """Judge all at once; whatever changed meanwhile, one by one."""
+        auditable = [c for c in collections if c.vector and c.metadata]
+        reports = self._judge_once(auditable, schema)
+        for collection in auditable:
+            if collection.id not in reports:
+                reports[collection.id] = self._judge_patiently(collection, schema)
+        return reports
+
+    def _judge_patiently(self, collection: Collection, schema: Schema) -> SegmentReport:
+        for attempt in range(TRIES):
+            time.sleep(PAUSE_SECONDS * 2**attempt)
+            reports = self._judge_once([collection], schema)
+            if reports:
+                return reports[collection.id]
+        (target,) = read_targets(self.view, [collection], schema, with_ids=False)
+        return target.report([finding("store-changed")])
+
+    def _judge_once(
+        self, collections: Sequence[Collection], schema: Schema
+    ) -> dict[str, SegmentReport]:
+        """Reports that are all true of one moment, or none."""
+        folders = [path for c in collections if (path := segment_folder(self.view.root, c))]
+        try:
+            before = self.view.moment(folders)
+            meter = _Meter(self.progress, folders if self.level is not Level.PROBE else ())
+            with_ids = self.level is not Level.PROBE
+            targets = read_targets(self.view, collections, schema, with_ids)
+            reports = {t.collection.id: self._judge(t, meter) for t in targets}
+            if not all(map(_may_be_trusted_at_once, reports.values())):
+                time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds(folders)))
+            if self.view.moment(folders) == before:
+                return reports
+        except StoreChanged:
+            pass
+        return {}
+
+    def _judge(self, target: Target, meter: _Meter) -> SegmentReport:
+        vector = target.collection.vector
+        assert vector is not None
+        if vector.type != PERSISTED_TYPE:
+            found = finding("segment-not-persisted", 1, (), PERSISTED_TYPE, vector.type)
+            return target.report([found])
+        unsafe = list(check_segment_path(self.view.root, vector.id))
+        if unsafe or target.folder is None:
+            return target.report(unsafe)
+        meter.what = target.collection.name
+        try:
+            folder = open_segment(target.folder)
+            if self.level is Level.PROBE:
+                return probe(target, folder)
+            return standard(target, folder, self.sampler, meter.advance)
+        except StoreUnreadable as error:
+            return target.report([finding(error.finding, 1, [str(error)])])
+
+
+def _may_be_trusted_at_once(report: SegmentReport) -> bool:
+    """Damage, and what looks like a cut flush, may be a flush that is just being written."""
+    interrupted = any(f.id == "flush-interrupted" for f in report.findings)
+    return report.status in ("empty", "consistent", "lagging") and not interrupted
+
+
+def _select(collections: Sequence[Collection], wanted: Sequence[str] | None) -> list[Collection]:
+    if wanted is None:
+        return list(collections)
+    known = {key for c in collections for key in (c.name, c.id)}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        names = ", ".join(sorted({repr(c.name) for c in collections})[:20]) or "none"
+        raise UsageError(f"no collection {unknown[0]!r} in the store; there are: {names}")
+    return [c for c in collections if c.name in wanted or c.id in wanted]
+
+
+class _Meter:
+    """Adds up bytes for a progress listener."""
+
+    def __init__(self, progress: Progress, folders: Sequence[Path]) -> None:
+        self.progress = progress
+        self.done = 0
+        self.total = 0
+        self.what = ""
+        if progress is not silent:
+            self.total = sum(open_segment(folder).bytes_to_read for folder in folders)
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        self.progress(self.done, self.total, self.what)

@@ -1,0 +1,62 @@
+"""Are the files of a segment there, and as long as their header says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hnswcheck.disk.header import LAYOUT, Header
+from hnswcheck.disk.segment import HEADER, INDEX_FILES, LENGTH, LEVEL0, NORM_BYTES, SegmentFolder
+from hnswcheck.report import Finding, finding
+
+#: File systems round up and preallocate; a file that a torn write blew up is far beyond this.
+ALLOCATION_SLACK = 64 << 20
+
+
+def check_files(folder: SegmentFolder, dimension: int | None) -> Iterator[Finding]:
+    """Findings about presence and sizes, against the header and the collection's dimension."""
+    if folder.irregular:
+        names = folder.irregular
+        yield finding("segment-path-unsafe", len(names), names, "regular files")
+        return
+    if not folder.states:
+        return
+    missing = [name for name in INDEX_FILES if name not in folder.states]
+    if missing:
+        yield finding("file-missing", len(missing), missing)
+    if folder.contradictions:
+        yield finding("header-invalid", len(folder.contradictions), folder.contradictions)
+    elif folder.header is not None:
+        yield from _check_sizes(folder, folder.header)
+        if dimension is not None and folder.header.dimension != dimension:
+            found = folder.header.dimension
+            yield finding("header-dimension-mismatch", 1, (), dimension, found)
+    elif HEADER in folder.states:
+        size = folder.states[HEADER].size
+        yield finding("file-truncated", 1, [HEADER], LAYOUT.size, size)
+    yield from _check_allocation(folder)
+
+
+def _check_sizes(folder: SegmentFolder, header: Header) -> Iterator[Finding]:
+    if header.count > header.capacity:
+        expected = f"at most {header.capacity}, the capacity"
+        yield finding("header-count-impossible", 1, (), expected, header.count)
+        return
+    needed = {LEVEL0: header.count * header.stride, LENGTH: header.count * NORM_BYTES}
+    sizes = {name: folder.states[name].size for name in needed if name in folder.states}
+    short = [name for name, size in sizes.items() if size < needed[name]]
+    if len(short) == len(needed):
+        held = min(folder.held, sizes[LENGTH] // NORM_BYTES)
+        expected = f"at most {held}, which is what the files hold"
+        yield finding("header-count-impossible", 1, (), expected, header.count)
+        return
+    for name in short:
+        yield finding("file-truncated", 1, [name], needed[name], sizes[name])
+
+
+def _check_allocation(folder: SegmentFolder) -> Iterator[Finding]:
+    states = folder.states.values()
+    large = [s for s in states if s.allocated > 2 * s.size + ALLOCATION_SLACK]
+    if large:
+        expected = f"{sum(s.size for s in large)} bytes"
+        found = f"{sum(s.allocated for s in large)} bytes on disk"
+        yield finding("file-oversized", len(large), [s.name for s in large], expected, found)

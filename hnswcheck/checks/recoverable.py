@@ -1,0 +1,89 @@
+"""Where is the vector of each record, before anybody moves anything?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnswcheck.disk.catalog import WalRow
+from hnswcheck.disk.strings import Strings, match
+from hnswcheck.report import Recoverable
+
+
+class Source(IntEnum):
+    LOST = 0
+    WAL = 1
+    SEGMENT = 2
+    SUSPECT = 3
+    QUARANTINE = 4
+
+
+def locate(
+    records: Strings,
+    in_wal: set[bytes],
+    in_segment: Strings | None,
+    mixed: bool,
+    in_quarantine: Iterable[Strings],
+) -> Recoverable:
+    """One source for each record, the best first: WAL, segment, quarantined folders.
+
+    Args:
+        records: the records after replay.
+        in_wal: ids whose last vector the WAL has.
+        in_segment: ids that have an element; None where the segment's files do not tell.
+        mixed: elements of several histories: a label proves nothing.
+        in_quarantine: ids that have an element, per folder.
+    """
+    source: NDArray[np.uint8] = np.zeros(len(records), np.uint8)
+
+    def claim(ids: Strings, where: Source) -> None:
+        at = match(records, ids).left
+        source[at[source[at] == Source.LOST]] = where
+
+    claim(Strings.of(in_wal), Source.WAL)
+    if in_segment is not None:
+        claim(in_segment, Source.SUSPECT if mixed else Source.SEGMENT)
+    for ids in in_quarantine:
+        if (source == Source.LOST).any():
+            claim(ids, Source.QUARANTINE)
+    counts = np.bincount(source, minlength=len(Source)).tolist()
+    known = in_segment is not None or not counts[Source.LOST]
+    return Recoverable(
+        counts[Source.SEGMENT] if known else None,
+        counts[Source.WAL],
+        counts[Source.QUARANTINE],
+        counts[Source.SUSPECT] if known else None,
+        counts[Source.LOST] if known else None,
+    )
+
+
+def vectors_in(rows: Sequence[WalRow], start: int, indexed: set[bytes]) -> set[bytes]:
+    """Ids whose last vector that took effect is in ``rows``.
+
+    An add of an id that exists has no effect, nor an update of one that does not.
+
+    Args:
+        indexed: ids of the rows that the index had at the replay start.
+    """
+    exists: dict[bytes, bool] = {}
+    has_vector: set[bytes] = set()
+    for row in rows:
+        known = exists.get(row.id)
+        if known is None and row.seq_id > start:
+            known = row.id in indexed
+        if row.operation == "delete":
+            exists[row.id] = False
+            has_vector.discard(row.id)
+            continue
+        no_effect = known is True if row.operation == "add" else known is False
+        if row.operation == "upsert":
+            no_effect = False
+        if no_effect:
+            continue
+        exists[row.id] = True
+        if row.vector_bytes is not None:
+            has_vector.add(row.id)
+    return has_vector

@@ -1,0 +1,66 @@
+"""What lies in the persist directory besides the segments that are in use?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection as AnyOf
+from collections.abc import Iterator
+from pathlib import Path
+
+from hnswcheck.checks.sampling import Sampler
+from hnswcheck.disk.catalog import Collection, text
+from hnswcheck.disk.view import FileState, list_directory, look_at
+from hnswcheck.report import Finding, finding
+
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: ``<segment>.drift-*``, ``.corrupt-*`` of MemPalace and others; ``.quarantined-*`` is ours.
+QUARANTINED = re.compile(rf"({UUID.pattern})\.(?:drift-|corrupt-|quarantine)")
+
+
+def check_folders(
+    listing: AnyOf[FileState], segments: AnyOf[str], sampler: Sampler
+) -> Iterator[Finding]:
+    """Findings about folders of the persist directory.
+
+    Args:
+        segments: the ids of all segments that sqlite knows.
+    """
+    folders = [state.name for state in listing if state.is_directory or state.is_symlink]
+    unclaimed = [name for name in folders if UUID.fullmatch(name) and name not in segments]
+    if unclaimed:
+        names = sampler.places(map(_shown, unclaimed))
+        yield finding("segment-folder-unclaimed", len(unclaimed), names)
+    aside = [name for name in folders if QUARANTINED.match(name)]
+    if aside:
+        names = sampler.places(map(_shown, aside))
+        yield finding("segment-folder-quarantined", len(aside), names)
+
+
+def check_segment_rows(collections: AnyOf[Collection], sampler: Sampler) -> Iterator[Finding]:
+    """Collections that sqlite gives no VECTOR or no METADATA segment."""
+    lacking = [c for c in collections if c.vector is None or c.metadata is None]
+    if lacking:
+        names = sampler.places(collection.name for collection in lacking)
+        yield finding("segment-row-missing", len(lacking), names)
+
+
+def check_segment_path(root: Path, segment: str) -> Iterator[Finding]:
+    """A segment's folder must be a plain folder in the persist directory."""
+    if not UUID.fullmatch(segment):
+        yield finding("segment-path-unsafe", 1, [segment], "a uuid", segment)
+        return
+    state = look_at(root / segment)
+    if state is not None and not state.is_directory:
+        found = "a symlink" if state.is_symlink else "not a folder"
+        yield finding("segment-path-unsafe", 1, [segment], "a folder", found)
+
+
+def quarantined_folders(segment: Path) -> list[Path]:
+    """Folders beside a segment's that were once it, newest name first."""
+    names = [state.name for state in list_directory(segment.parent) if state.is_directory]
+    matches = [(QUARANTINED.match(name), name) for name in names]
+    return [segment.parent / n for m, n in reversed(matches) if m and m.group(1) == segment.name]
+
+
+def _shown(name: str) -> str:
+    return text(name.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,415 @@
+"""chroma.sqlite3: collections, records, watermarks and the write-ahead log.
+
+The tables are those of chroma-core/chroma's migrations (``rust/sqlite/migrations``; in 0.x
+``chromadb/migrations``). No vector is ever loaded here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from hnswcheck.disk.strings import Strings
+from hnswcheck.disk.view import Database
+from hnswcheck.errors import NotAChromaStore, SchemaUnknown, SqliteDamaged, StoreChanged
+
+#: The newest migration of each directory that this version knows.
+NEWEST_KNOWN = {"embeddings_queue": 2, "metadb": 6, "sysdb": 10}
+#: Which line wrote a schema: the first whose sysdb and metadb are not below.
+LINES = (("0.4", 4, 3), ("0.6", 9, 4), ("1.0", 9, 5), ("1.5", 10, 6))
+
+NEEDED_COLUMNS = {
+    "collections": {"id", "name", "dimension"},
+    "segments": {"id", "type", "scope", "collection"},
+    "embeddings": {"segment_id", "embedding_id", "seq_id"},
+    "max_seq_id": {"segment_id", "seq_id"},
+    "embeddings_queue": {"seq_id", "operation", "topic", "id", "vector", "encoding"},
+    "migrations": {"dir", "version"},
+}
+#: How a table that holds what we read may be declared; a view could be anything.
+TABLES_ONLY = (
+    "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
+)
+
+PERSISTED_TYPE = "urn:chroma:segment/vector/hnsw-local-persisted"
+
+PAGE_RECORDS = 1 << 16
+PAGE_WAL_ROWS = 1 << 14
+
+Operation = Literal["add", "update", "upsert", "delete"]
+OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
+FLOAT32 = b"FLOAT32"
+
+#: Integers past this are no counter of operations: damage that a third-party fix left.
+LARGEST_SEQ_ID = 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """Which migrations a database has seen, and which Chroma line that is."""
+
+    migrations: Mapping[str, int]
+    line: str
+    columns: Mapping[str, frozenset[str]]
+
+    @property
+    def integer_watermarks(self) -> bool:
+        """Whether ``max_seq_id`` holds INTEGER; migration 5 of metadb made it so."""
+        return self.migrations.get("metadb", 0) >= 5
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """A row of ``segments``."""
+
+    id: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection with its two segments (None where the row is missing)."""
+
+    id: str
+    name: str
+    tenant: str
+    database: str
+    dimension: int | None
+    space: str
+    vector: SegmentRow | None
+    metadata: SegmentRow | None
+
+
+WatermarkForm = Literal["integer", "blob8", "blob24", "digits", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """A ``max_seq_id`` row: the number, and how it is written."""
+
+    value: int
+    form: WatermarkForm
+
+
+@dataclass(frozen=True, slots=True)
+class WalRow:
+    """A row of ``embeddings_queue``, without its vector.
+
+    Attributes:
+        operation: None for a code that Chroma does not know.
+        vector_bytes: length of the vector, None where the row has none.
+        readable: encoding and metadata are what Chroma can parse.
+    """
+
+    seq_id: int
+    operation: Operation | None
+    id: bytes
+    vector_bytes: int | None
+    readable: bool
+
+
+def text(value: object) -> str:
+    """A text column as str; what is not UTF-8 becomes visible escapes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return "" if value is None else str(value)
+
+
+def read_schema(database: Database) -> Schema:
+    """Which schema this is.
+
+    Raises:
+        NotAChromaStore: there are no collections and no segments.
+        SchemaUnknown: a table or column is missing, or a migration is newer than we know.
+    """
+    names = {text(row[0]) for row in database.rows(TABLES_ONLY)}
+    if not names & {"collections", "segments"}:
+        raise NotAChromaStore("chroma.sqlite3 has no collections and no segments table")
+    columns = {
+        table: frozenset(text(row[1]) for row in database.rows(f"PRAGMA table_info({table})"))
+        for table in sorted(names & {*NEEDED_COLUMNS, "databases"})
+    }
+    for table, needed in NEEDED_COLUMNS.items():
+        missing = needed - columns.get(table, frozenset())
+        if missing:
+            raise SchemaUnknown(f"table {table} has no column {', '.join(sorted(missing))}")
+    migrations = {
+        text(name): _integer(version, "migrations.version")
+        for name, version in database.rows("SELECT dir, max(version) FROM migrations GROUP BY dir")
+    }
+    for name, version in migrations.items():
+        if version > NEWEST_KNOWN.get(name, 0):
+            raise SchemaUnknown(f"migration {version} of {name} is newer than this version knows")
+    return Schema(migrations, _line(migrations), columns)
+
+
+def _line(migrations: Mapping[str, int]) -> str:
+    sysdb, metadb = migrations.get("sysdb", 0), migrations.get("metadb", 0)
+    return next(line for line, s, m in LINES if sysdb <= s and metadb <= m)
+
+
+def read_collections(database: Database, schema: Schema) -> tuple[Collection, ...]:
+    """Every collection, ordered by tenant, database, name."""
+    segments: dict[str, dict[str, SegmentRow]] = {}
+    for segment, kind, scope, collection in database.rows(
+        "SELECT id, type, scope, collection FROM segments ORDER BY id"
+    ):
+        of_collection = segments.setdefault(text(collection), {})
+        of_collection[text(scope)] = SegmentRow(text(segment), text(kind))
+    spaces = _spaces(database, schema)
+    found = []
+    for row in database.rows(_collections_query(schema)):
+        collection_id = text(row[0])
+        own = segments.get(collection_id, {})
+        dimension = row[2] if isinstance(row[2], int) else None
+        vector = own.get("VECTOR")
+        space = (
+            _space_in_config(row[6])
+            or (spaces.get(vector.id) if vector else None)
+            or spaces.get(collection_id)
+            or _space_in_config(row[5])
+            or "l2"
+        )
+        found.append(
+            Collection(
+                collection_id,
+                text(row[1]),
+                text(row[3]) or "default_tenant",
+                text(row[4]) or "default_database",
+                dimension,
+                space,
+                vector,
+                own.get("METADATA"),
+            )
+        )
+    return tuple(sorted(found, key=lambda c: (c.tenant, c.database, c.name, c.id)))
+
+
+def _collections_query(schema: Schema) -> str:
+    have = schema.columns["collections"]
+    config = "config_json_str" if "config_json_str" in have else "NULL"
+    schema_text = "schema_str" if "schema_str" in have else "NULL"
+    if "databases" in schema.columns and "database_id" in have:
+        join = "LEFT JOIN databases d ON d.id = c.database_id"
+        names = "d.tenant_id, d.name"
+    else:
+        join, names = "", "NULL, NULL"
+    columns = f"c.id, c.name, c.dimension, {names}, {config}, {schema_text}"
+    return f"SELECT {columns} FROM collections c {join}"
+
+
+def _spaces(database: Database, schema: Schema) -> dict[str, str]:
+    """hnsw:space of collections and vector segments, where it was given as metadata."""
+    found: dict[str, str] = {}
+    for table, key in (
+        ("collection_metadata", "collection_id"),
+        ("segment_metadata", "segment_id"),
+    ):
+        query = f"SELECT {key}, str_value FROM {table} WHERE key = 'hnsw:space'"
+        try:
+            found |= {text(owner): text(space) for owner, space in database.rows(query) if space}
+        except SchemaUnknown:
+            continue
+    return found
+
+
+def _space_in_config(config: object) -> str | None:
+    """The distance in a JSON configuration: ``schema_str`` of 1.5, ``config_json_str`` before."""
+    try:
+        node = json.loads(config) if isinstance(config, bytes) else None
+    except (ValueError, RecursionError):
+        return None
+    for path in (
+        ("keys", "#embedding", "float_list", "vector_index", "config", "space"),
+        ("vector_index", "hnsw", "space"),
+        ("hnsw_configuration", "space"),
+        ("hnsw", "space"),
+    ):
+        value = node
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, str):
+            return value
+    return None
+
+
+def read_watermarks(database: Database) -> dict[str, Watermark]:
+    """Every ``max_seq_id`` row, by segment id."""
+    rows = database.rows("SELECT segment_id, seq_id FROM max_seq_id")
+    return {text(segment): _watermark(value) for segment, value in rows if value is not None}
+
+
+def _watermark(value: object) -> Watermark:
+    match value:
+        case int():
+            return Watermark(value, "integer")
+        case bytes() if len(value) == 8 and value[:2] == b"\x11\x11" and value[2:].isdigit():
+            return Watermark(int.from_bytes(value, "big"), "digits")
+        case bytes() if len(value) in (8, 24):
+            return Watermark(int.from_bytes(value, "big"), "blob8" if len(value) == 8 else "blob24")
+        case bytes():
+            return Watermark(0, "other")
+        case _:
+            return Watermark(0, "other")
+
+
+def count_records(database: Database) -> dict[str, int]:
+    """COUNT(*) of ``embeddings`` per metadata segment."""
+    rows = database.rows("SELECT segment_id, count(*) FROM embeddings GROUP BY segment_id")
+    return {text(segment): _integer(count, "count") for segment, count in rows}
+
+
+IDS_QUERY = """
+SELECT count(*), group_concat(embedding_id, ''),
+       group_concat(length(CAST(embedding_id AS BLOB))), sum(typeof(embedding_id) <> 'text')
+FROM (SELECT embedding_id FROM embeddings WHERE {where} ORDER BY segment_id, embedding_id LIMIT ?)
+"""
+SEVERAL_SEGMENTS = "segment_id BETWEEN CAST(? AS TEXT) AND CAST(? AS TEXT)"
+WITHIN_SEGMENT = "segment_id = CAST(? AS TEXT) AND embedding_id {after} CAST(? AS TEXT)"
+
+
+def read_record_ids(
+    database: Database, counts: Mapping[str, int], wanted: AbstractSet[str]
+) -> Iterator[tuple[str, Strings]]:
+    """(metadata segment id, its record ids) for each wanted segment that has records.
+
+    Ids come a page of records at a time as one text and its lengths, so there is neither a query
+    per collection nor a Python object per record. ``counts`` is what :func:`count_records` said.
+
+    Raises:
+        StoreChanged: the table no longer holds as many.
+        SqliteDamaged: the index of the table is out of order, or holds what is no text.
+    """
+    together: list[str] = []
+    for segment in sorted(counts, key=str.encode):
+        if sum(counts[s] for s in together) + counts[segment] > PAGE_RECORDS:
+            yield from _ids_of_small(database, counts, together, wanted)
+            together = []
+        if counts[segment] <= PAGE_RECORDS:
+            together.append(segment)
+        elif segment in wanted:
+            yield segment, _ids_of_large(database, segment, counts[segment])
+    yield from _ids_of_small(database, counts, together, wanted)
+
+
+def _ids_of_small(
+    database: Database, counts: Mapping[str, int], segments: list[str], wanted: AbstractSet[str]
+) -> Iterator[tuple[str, Strings]]:
+    if wanted.isdisjoint(segments):
+        return
+    ends = (segments[0].encode(), segments[-1].encode())
+    ids = _ids_page(database, SEVERAL_SEGMENTS, ends, PAGE_RECORDS + 1)
+    if len(ids) != sum(counts[segment] for segment in segments):
+        raise StoreChanged("the number of records changed while they were read")
+    first = 0
+    for segment in segments:
+        after = first + counts[segment]
+        if segment in wanted:
+            yield segment, ids.take(np.arange(first, after))
+        first = after
+
+
+def _ids_of_large(database: Database, segment: str, count: int) -> Strings:
+    pages: list[Strings] = []
+    key, after = b"", ">="
+    while sum(map(len, pages)) < count:
+        where = WITHIN_SEGMENT.format(after=after)
+        page = _ids_page(database, where, (segment.encode(), key), PAGE_RECORDS)
+        if not len(page):
+            break
+        pages.append(page)
+        last = page[len(page) - 1]
+        if last <= key:
+            raise SqliteDamaged("the index of table embeddings is out of order")
+        key, after = last, ">"
+    if sum(map(len, pages)) != count:
+        raise StoreChanged("the number of records changed while they were read")
+    buffer = b"".join(page.buffer.tobytes() for page in pages)
+    return Strings.packed(buffer, np.concatenate([page.lengths for page in pages]))
+
+
+def _ids_page(database: Database, where: str, key: tuple[bytes, bytes], limit: int) -> Strings:
+    row = database.rows(IDS_QUERY.format(where=where), (*key, limit))[0]
+    count, ids, lengths, not_text = row
+    data = ids if isinstance(ids, bytes) else b""
+    listed = lengths if isinstance(lengths, bytes) else b""
+    sizes = np.fromstring(listed.decode(), np.int64, sep=",") if listed else np.empty(0, np.int64)
+    if not_text or len(sizes) != count or int(sizes.sum()) != len(data):
+        raise SqliteDamaged("table embeddings holds an embedding_id that is no text")
+    return Strings.packed(data, sizes)
+
+
+def read_wal_summary(database: Database) -> dict[str, int]:
+    """How many rows each collection has in the WAL. Reads the whole table once."""
+    rows: dict[str, int] = {}
+    last = -1 << 63
+    while True:
+        page = database.rows(
+            "SELECT topic, count(*), max(seq_id) FROM (SELECT topic, seq_id FROM embeddings_queue"
+            " WHERE seq_id > ? ORDER BY seq_id LIMIT ?) GROUP BY topic",
+            (last, PAGE_RECORDS),
+        )
+        for topic, count, _ in page:
+            collection = collection_of(topic)
+            rows[collection] = rows.get(collection, 0) + _integer(count, "count")
+        if sum(_integer(row[1], "count") for row in page) < PAGE_RECORDS:
+            return rows
+        last = max(_integer(row[2], "seq_id") for row in page)
+
+
+def highest_seq_id(database: Database) -> int:
+    """The last seq_id in the WAL; the next write gets the number after it. 0 if it is empty."""
+    value = database.rows("SELECT max(seq_id) FROM embeddings_queue")[0][0]
+    return 0 if value is None else _integer(value, "embeddings_queue.seq_id")
+
+
+def collection_of(topic: object) -> str:
+    """The collection id in ``persistent://<tenant>/<namespace>/<collection id>``."""
+    return text(topic).rpartition("/")[2]
+
+
+def read_wal(database: Database, starts: Mapping[str, int]) -> dict[str, list[WalRow]]:
+    """The WAL rows of each collection with a seq_id above ``starts[collection id]``, in order."""
+    found: dict[str, list[WalRow]] = {collection: [] for collection in starts}
+    last = min(starts.values(), default=0)
+    while starts:
+        page = database.rows(
+            "SELECT seq_id, topic, operation, id, typeof(id), typeof(vector), length(vector),"
+            " encoding FROM embeddings_queue WHERE seq_id > ? ORDER BY seq_id LIMIT ?",
+            (last, PAGE_WAL_ROWS),
+        )
+        for seq_id, topic, *row in page:
+            last = _integer(seq_id, "embeddings_queue.seq_id")
+            collection = collection_of(topic)
+            if last > starts.get(collection, LARGEST_SEQ_ID << 10):
+                found[collection].append(_wal_row(last, row))
+        if len(page) < PAGE_WAL_ROWS:
+            break
+    return found
+
+
+def _wal_row(seq_id: int, row: list[object]) -> WalRow:
+    operation, record, id_type, vector_type, vector_bytes, encoding = row
+    known = isinstance(operation, int) and 0 <= operation < len(OPERATIONS)
+    has_vector = vector_type != b"null"
+    readable = id_type == b"text" and (
+        not has_vector or (vector_type == b"blob" and encoding == FLOAT32)
+    )
+    return WalRow(
+        seq_id,
+        OPERATIONS[operation] if known and isinstance(operation, int) else None,
+        record if isinstance(record, bytes) else str(record).encode(),
+        vector_bytes if has_vector and isinstance(vector_bytes, int) else None,
+        readable,
+    )
+
+
+def _integer(value: object, what: str) -> int:
+    if not isinstance(value, int):
+        raise SqliteDamaged(f"{what} is not an integer")
+    return value

@@ -1,0 +1,136 @@
+"""link_lists.bin: the links of the elements that reach above level 0.
+
+One record per element, in order: a u32 byte length, then that many bytes of link lists, lowest
+level first; each list is a u32 degree and maxM u32 neighbours, so an element at level l has l
+lists. Source: ``persistDirty`` and ``loadLinkLists`` in chroma-core/hnswlib,
+``hnswlib/hnswalg.h``. Every length in a sound file is a multiple of four, so the file is read as
+one array of words.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnswcheck.disk.header import HIGHEST_LEVEL, Header
+
+#: Bytes read before the records have shown how long they are.
+FIRST_READ = 1 << 16
+
+Words = NDArray[np.uint32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """The first record that cannot be one.
+
+    Attributes:
+        element: whose record it is.
+        offset: byte offset of the record in the file.
+        size: its byte length as written.
+        truncated: the file ends inside it (else the length itself is impossible).
+    """
+
+    element: int
+    offset: int
+    size: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLists:
+    """All upper-level link lists, up to the first bad record.
+
+    Attributes:
+        levels: uint8 (count,): the level that each element reaches.
+        owner: int64 (lists,): the element that each list belongs to.
+        level: int64 (lists,): the level of each list, from 1.
+        degrees: uint32 (lists,).
+        neighbours: uint32 (lists, maxM).
+        used_bytes: bytes that the records take.
+        bad: the record where reading had to stop, if any.
+    """
+
+    levels: NDArray[np.uint8]
+    owner: Ints
+    level: Ints
+    degrees: Words
+    neighbours: Words
+    used_bytes: int
+    bad: BadRecord | None
+
+
+def read_link_lists(path: Path, header: Header) -> LinkLists:
+    """Read the records of ``header.count`` elements.
+
+    Memory follows what the records take, not the size of the file: a file that a torn record
+    made huge is read only as far as its records make sense.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    limit = FIRST_READ + 8 * header.count
+    with path.open("rb") as file:
+        available = file.seek(0, 2)
+        while True:
+            file.seek(0)
+            words = np.fromfile(file, "<u4", count=min(limit, available) // 4)
+            lists = _parse(words, header)
+            if lists.bad is None or not lists.bad.truncated or limit >= available:
+                return lists
+            limit *= 4
+
+
+def _parse(words: Words, header: Header) -> LinkLists:
+    levels = np.zeros(header.count, np.uint8)
+    starts, elements, bad = [], [], None
+    # Most records are a zero: hop from one nonzero word to the next, skipping list contents.
+    nonzero = np.flatnonzero(words)
+    position, element = 0, 0
+    at = words.data
+    hops = nonzero.data
+    cursor = 0
+    while element < header.count:
+        cursor = bisect_left(hops, position, lo=cursor)
+        following = hops[cursor] if cursor < len(hops) else len(words)
+        skipped = min(following - position, header.count - element)
+        position, element = position + skipped, element + skipped
+        if element == header.count:
+            break
+        size = at[position] if position < len(words) else 0
+        level, remainder = divmod(size, header.link_list_bytes)
+        end = position + 1 + size // 4
+        if position >= len(words) or remainder or level > HIGHEST_LEVEL or end > len(words):
+            truncated = position >= len(words) or not (remainder or level > HIGHEST_LEVEL)
+            bad = BadRecord(element, position * 4, size, truncated)
+            break
+        levels[element] = level
+        starts.append(position + 1)
+        elements.append(element)
+        position, element = end, element + 1
+    return _lists(words, header, levels, np.array(starts, np.int64), elements, position * 4, bad)
+
+
+def _lists(
+    words: Words,
+    header: Header,
+    levels: NDArray[np.uint8],
+    starts: Ints,
+    elements: list[int],
+    used_bytes: int,
+    bad: BadRecord | None,
+) -> LinkLists:
+    upper = np.array(elements, np.int64)
+    per_element = levels[upper].astype(np.int64)
+    owner = np.repeat(upper, per_element)
+    first_list = np.repeat(np.cumsum(per_element) - per_element, per_element)
+    level = np.arange(len(owner)) - first_list + 1
+    width = header.link_list_bytes // 4
+    begins = np.repeat(starts, per_element) + (level - 1) * width
+    lists = words[begins[:, None] + np.arange(width)]
+    return LinkLists(levels, owner, level, lists[:, 0], lists[:, 1:], used_bytes, bad)

@@ -1,0 +1,297 @@
+"""Pickle opcodes as arrays: a file is cut into tokens, and nothing is executed or built.
+
+Only the opcodes that Chroma's two writers produce are known (see :mod:`hnswcheck.disk.idmap`); the
+first other one ends the reading. Sizes and names are those of Python's ``pickletools``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnswcheck.disk.strings import Flags, Ints
+
+Bytes = NDArray[np.uint8]
+
+MARK, STOP, NONE = ord("("), ord("."), ord("N")
+BININT1, BININT2, BININT, LONG1 = ord("K"), ord("M"), ord("J"), 0x8A
+BINUNICODE, SHORT_BINUNICODE = ord("X"), 0x8C
+EMPTY_DICT, SETITEM, SETITEMS = ord("}"), ord("s"), ord("u")
+BINGET, LONG_BINGET, MEMOIZE = ord("h"), ord("j"), 0x94
+PROTO, FRAME = 0x80, 0x95
+EMPTY_TUPLE, NEWOBJ, STACK_GLOBAL, BUILD = ord(")"), 0x81, 0x93, ord("b")
+
+#: Bytes of each opcode with its argument; strings and LONG1 add what their length says.
+OPCODE_BYTES = {
+    MARK: 1, STOP: 1, NONE: 1, BININT1: 2, BININT2: 3, BININT: 5, LONG1: 2, BINUNICODE: 5,
+    SHORT_BINUNICODE: 2, EMPTY_DICT: 1, SETITEM: 1, SETITEMS: 1, BINGET: 2, LONG_BINGET: 5,
+    MEMOIZE: 1, PROTO: 2, FRAME: 9, EMPTY_TUPLE: 1, NEWOBJ: 1, STACK_GLOBAL: 1, BUILD: 1,
+}  # fmt: skip
+#: Bytes of the length that follows the opcode, and the longest argument it may announce.
+LENGTH_BYTES = {BINUNICODE: 4, SHORT_BINUNICODE: 1, LONG1: 1}
+LONGEST_INT = 8
+
+_INT_BYTES = np.zeros(256, np.int64)
+_INT_BYTES[[BININT1, BININT2, BININT]] = 2, 3, 5
+_CHUNK = 4 << 20
+_BLOCK = 8192
+
+
+class Damage(Enum):
+    """Why a file does not end as an id map."""
+
+    TRUNCATED = "truncated"
+    UNSAFE = "unsafe"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Where reading had to stop: ``offset`` in bytes, ``text`` in words."""
+
+    damage: Damage
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The opcodes of a file without framing and memo; a get stands for the string it gets.
+
+    Attributes:
+        data: uint8, the file.
+        start: int64 (n,), where each token (or the string it stands for) begins.
+        op: uint8 (n,), its opcode.
+    """
+
+    data: Bytes
+    start: Ints
+    op: Bytes
+
+    def __len__(self) -> int:
+        return len(self.op)
+
+    def is_string(self, index: Ints) -> Flags:
+        """bool: whether the tokens at ``index`` are strings."""
+        op = self.op[index]
+        return np.isin(op, (BINUNICODE, SHORT_BINUNICODE))
+
+    def is_int(self, index: Ints) -> Flags:
+        """bool: whether the tokens at ``index`` are integers."""
+        op = self.op[index]
+        return np.isin(op, (BININT1, BININT2, BININT, LONG1))
+
+    def spans(self, index: Ints) -> tuple[Ints, Ints]:
+        """(start, length) in bytes of the strings at ``index``."""
+        begin, size = self.start[index], np.zeros(len(index), np.int64)
+        width = np.where(self.op[index] == BINUNICODE, 4, 1)
+        for code in (BINUNICODE, SHORT_BINUNICODE):
+            at = np.flatnonzero(self.op[index] == code)
+            size[at] = little_endian(self.data, begin[at] + 1, LENGTH_BYTES[code])
+        return begin + 1 + width, size
+
+    def numbers(self, index: Ints) -> Ints:
+        """int64: the values of the integers at ``index``."""
+        begin, op = self.start[index], self.op[index]
+        value = np.zeros(len(index), np.int64)
+        for code, width in ((BININT1, 1), (BININT2, 2), (BININT, 4)):
+            at = np.flatnonzero(op == code)
+            value[at] = little_endian(self.data, begin[at] + 1, width)
+        at = np.flatnonzero(op == BININT)
+        value[at] = value[at].astype(np.uint32).view(np.int32)
+        at = np.flatnonzero(op == LONG1)
+        size = self.data[np.minimum(begin[at] + 1, len(self.data) - 1)].astype(np.int64)
+        unused_bits = 8 * (8 - size)
+        raw = little_endian(self.data, begin[at] + 2, 8)
+        value[at] = np.where(size > 0, (raw << unused_bits % 64) >> unused_bits % 64, 0)
+        return value
+
+
+def tokenise(raw: bytes) -> tuple[Tokens, Problem | None]:
+    """The tokens of a file up to STOP, or up to what no Chroma writes.
+
+    Time and memory are a small multiple of ``len(raw)``, whatever it holds.
+    """
+    data = np.frombuffer(raw, np.uint8)
+    start, problem = _Cutter(raw, data).cut()
+    op = data[start]
+    keep = (op != FRAME) & (op != PROTO)
+    start, op = start[keep], op[keep]
+    bad = _resolve_memo(data, start, op)
+    if bad is not None:
+        text = "a reference to something that is no string"
+        problem = Problem(Damage.UNSAFE, int(start[bad]), text)
+        start, op = start[:bad], op[:bad]
+    keep = op != MEMOIZE
+    return Tokens(data, start[keep], op[keep]), problem
+
+
+def little_endian(data: Bytes, at: Ints, width: int) -> Ints:
+    """int64: the ``width``-byte numbers at ``at``; bytes past the end count as zero."""
+    total = np.zeros(len(at), np.int64)
+    if not len(data):
+        return total
+    last = len(data) - 1
+    for i in range(width):
+        byte = data[np.minimum(at + i, last)].astype(np.int64)
+        total |= np.where(at + i <= last, byte, 0) << (8 * i)
+    return total
+
+
+def _resolve_memo(data: Bytes, start: Ints, op: Bytes) -> int | None:
+    """Make gets the strings they get; the index of the first that gets anything else."""
+    stored = np.flatnonzero(op == MEMOIZE) - 1
+    bad: list[int] = []
+    for code, width in ((BINGET, 1), (LONG_BINGET, 4)):
+        at = np.flatnonzero(op == code)
+        slot = little_endian(data, start[at] + 1, width)
+        known = slot < len(stored)
+        source = np.zeros(len(at), np.int64)
+        source[known] = stored[slot[known]]
+        known &= (source >= 0) & (source < at)
+        known &= (op[source] == BINUNICODE) | (op[source] == SHORT_BINUNICODE)
+        bad += at[~known][:1].tolist()
+        at, source = at[known], source[known]
+        start[at], op[at] = start[source], op[source]
+    return min(bad, default=None)
+
+
+class _Cutter:
+    """Finds where opcodes start.
+
+    Opcode by opcode where the file is irregular; where the same kind of pair repeats, which is
+    nearly everywhere in a map of a million ids, a whole run at a time.
+    """
+
+    def __init__(self, raw: bytes, data: Bytes) -> None:
+        self.raw = raw
+        self.data = data
+        self.pieces: list[Ints] = []
+        self.single: list[int] = []
+        self.runs: dict[int, _StringRuns] = {}
+
+    def cut(self) -> tuple[Ints, Problem | None]:
+        position, end, raw = 0, len(self.raw), self.raw
+        problem: Problem | None = Problem(Damage.TRUNCATED, end, "the file ends inside the id map")
+        while position < end:
+            op = raw[position]
+            if op == STOP:
+                self._emit(position)
+                left = end - position - 1
+                problem = None
+                if left:
+                    text = f"{left} bytes follow the end of the id map"
+                    problem = Problem(Damage.INVALID, position + 1, text)
+                break
+            size = self._size(op, position)
+            if size == 0:
+                text = f"opcode 0x{op:02x}, which Chroma never writes"
+                problem = Problem(Damage.UNSAFE, position, text)
+                break
+            if position + size > end:
+                break
+            position = self._run(op, position) or self._emit(position) + size
+        self._flush()
+        return np.concatenate(self.pieces) if self.pieces else np.empty(0, np.int64), problem
+
+    def _emit(self, position: int) -> int:
+        self.single.append(position)
+        if len(self.single) >= _BLOCK:
+            self._flush()
+        return position
+
+    def _flush(self) -> None:
+        if self.single:
+            self.pieces.append(np.array(self.single, np.int64))
+            self.single.clear()
+
+    def _size(self, op: int, position: int) -> int:
+        """Bytes of the opcode at ``position``; 0 if it is none of ours."""
+        size = OPCODE_BYTES.get(op, 0)
+        if width := LENGTH_BYTES.get(op):
+            announced = int.from_bytes(self.raw[position + 1 : position + 1 + width], "little")
+            if op == LONG1 and announced > LONGEST_INT:
+                return 0
+            size += announced
+        return size
+
+    def _run(self, op: int, position: int) -> int | None:
+        """Take a run of like pairs that starts here; where it ends, or None if there is none."""
+        if op in (BINUNICODE, SHORT_BINUNICODE):
+            if op not in self.runs:
+                self.runs[op] = _StringRuns(self.data, op)
+            starts, end = self.runs[op].at(position)
+        elif op in (BININT, LONG_BINGET):
+            starts, end = _stride_run(self.data, position)
+        else:
+            return None
+        if not len(starts):
+            return None
+        self._flush()
+        self.pieces.append(starts)
+        return end
+
+
+_NO_RUN = np.empty(0, np.int64), 0
+
+
+class _StringRuns:
+    """Runs of a string, possibly MEMOIZE, and an integer, again and again."""
+
+    def __init__(self, data: Bytes, op: int) -> None:
+        pieces = [
+            np.flatnonzero(data[i : i + _CHUNK] == op) + i for i in range(0, len(data), _CHUNK)
+        ]
+        at = np.concatenate(pieces)
+        if op == BINUNICODE:  # ids of 64 KiB and more can go the slow way
+            at = at[at + 4 < len(data)]
+            at = at[(data[at + 3] == 0) & (data[at + 4] == 0)]
+        width = LENGTH_BYTES[op]
+        last = len(data) - 1
+        after = at + 1 + width + little_endian(data, at + 1, min(width, 2))
+        memoised = data[np.minimum(after, last)] == MEMOIZE
+        number = after + memoised
+        size = _INT_BYTES[data[np.minimum(number, last)]]
+        following = number + size
+        genuine = (size > 0) & (following <= len(data))
+        self.start, self.after, self.number, self.following, self.memoised = (
+            a[genuine] for a in (at, after, number, following, memoised)
+        )
+        linked = self.following[:-1] == self.start[1:]
+        linked &= self.memoised[:-1] == self.memoised[1:]
+        #: Positions in ``start`` after which the chain of pairs is interrupted.
+        self.breaks: list[int] = [*np.flatnonzero(~linked).tolist(), len(self.start) - 1]
+
+    def at(self, position: int) -> tuple[Ints, int]:
+        """Opcode starts of the run that begins at ``position``, and where the run ends."""
+        first = int(np.searchsorted(self.start, position))
+        if first == len(self.start) or self.start[first] != position:
+            return _NO_RUN
+        last = self.breaks[bisect_left(self.breaks, first)]
+        part = slice(first, last + 1)
+        columns = [self.start[part], self.after[part], self.number[part]]
+        if not self.memoised[first]:
+            del columns[1]
+        return np.stack(columns, axis=1).ravel(), int(self.following[last])
+
+
+def _stride_run(data: Bytes, position: int) -> tuple[Ints, int]:
+    """The run of BININT and LONG_BINGET in turn that begins at ``position``."""
+    rows = (len(data) - position) // 10
+    table = data[position : position + 10 * rows].reshape(rows, 10)
+    if not rows or {BININT, LONG_BINGET} != {int(table[0, 0]), int(table[0, 5])}:
+        return _NO_RUN
+    taken = 0
+    while taken < rows:
+        block = table[taken : taken + _BLOCK]
+        same = (block[:, 0] == table[0, 0]) & (block[:, 5] == table[0, 5])
+        run = int(np.argmin(same)) if not same.all() else len(block)
+        taken += run
+        if run < len(block):
+            break
+    end = position + 10 * taken
+    return np.arange(position, end, 5), end

@@ -1,0 +1,332 @@
+"""A persist directory seen as one moment, without leaving a trace in it.
+
+chroma.sqlite3 is opened ``mode=ro`` where sqlite can do that without writing. Where it cannot, it
+is read from a private copy: a hot journal (a writer was killed inside a transaction) would have to
+be rolled back, and a database in WAL mode makes even readers create a ``-shm`` file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from hnswcheck.errors import (
+    HnswcheckError,
+    NotAChromaStore,
+    SchemaUnknown,
+    SqliteBusy,
+    SqliteDamaged,
+    StoreChanged,
+    StoreNotFound,
+    StoreUnreadable,
+)
+
+DATABASE = "chroma.sqlite3"
+#: Files that sqlite keeps beside a database and that belong to its content.
+COMPANIONS = ("", "-journal", "-wal")
+SQLITE_MAGIC = b"SQLite format 3\x00"
+WAL_MODE_AT, WAL_MODE = 18, 2
+
+BUSY_SECONDS = 5.0
+COPY_TRIES = 5
+#: A file written within this time of being looked at may change again without its times showing
+#: it: kernels stamp files with a clock that ticks every few milliseconds.
+CLOCK_TICK_NS = 50_000_000
+SETTLE_TRIES = 20
+
+#: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
+#: Only a database whose pages run in circles needs more.
+OPS_PER_CALLBACK = 1_000_000
+OPS_FIXED = 50_000_000
+OPS_PER_BYTE = 10
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What shows that a file is still the one that was read."""
+
+    name: str
+    device: int
+    inode: int
+    mode: int
+    size: int
+    allocated: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def changed_ns(self) -> int:
+        return max(self.mtime_ns, self.ctime_ns)
+
+
+def look_at(path: Path) -> FileState | None:
+    """The state of a file (of a symlink itself, not its target); None if it is not there.
+
+    Raises:
+        StoreUnreadable: the operating system will not say.
+    """
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return FileState(
+        path.name,
+        found.st_dev,
+        found.st_ino,
+        found.st_mode,
+        found.st_size,
+        getattr(found, "st_blocks", -(-found.st_size // 512)) * 512,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+def unreadable(path: Path, error: OSError) -> StoreUnreadable:
+    return StoreUnreadable(f"{path}: {error.strerror or error}")
+
+
+class Database:
+    """chroma.sqlite3, read one short statement at a time so that no writer has to wait long.
+
+    Text comes back as bytes: what is in there need not be UTF-8.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, size: int) -> None:
+        self._connection = connection
+        self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
+        self._spent = 0
+        connection.text_factory = bytes
+        connection.set_progress_handler(self._tick, OPS_PER_CALLBACK)
+        for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
+            self.rows(f"PRAGMA {pragma}")
+
+    def _tick(self) -> bool:
+        self._spent += 1
+        return self._spent > self._budget
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of a statement, in a read transaction of its own.
+
+        Raises:
+            SqliteBusy, SqliteDamaged, SchemaUnknown, NotAChromaStore, StoreUnreadable.
+        """
+        self._spent = 0
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def version(self) -> object:
+        """Changes whenever another connection commits."""
+        return self.rows("PRAGMA data_version")[0][0]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class _NeedsCopy(HnswcheckError):
+    """sqlite would have to write before it could read."""
+
+
+def _translated(error: sqlite3.Error) -> HnswcheckError:
+    code = getattr(error, "sqlite_errorcode", None)
+    text = f"{DATABASE}: {error}"
+    match None if code is None else code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return SqliteBusy(f"{DATABASE} stayed locked by another process")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_TOOBIG | sqlite3.SQLITE_FORMAT:
+            return SqliteDamaged(text)
+        case sqlite3.SQLITE_INTERRUPT:
+            return SqliteDamaged(f"{DATABASE}: its pages run in circles")
+        case sqlite3.SQLITE_NOTADB:
+            return NotAChromaStore(f"{DATABASE} is not a sqlite database")
+        case sqlite3.SQLITE_READONLY:
+            return _NeedsCopy(text)
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
+            return StoreUnreadable(text)
+        case sqlite3.SQLITE_ERROR:
+            return SchemaUnknown(text)
+        case _:
+            return SqliteDamaged(text)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """One persist directory, open for reading.
+
+    Attributes:
+        root: the directory.
+        database: its chroma.sqlite3, or a copy of it.
+        source: what the copy was made of; None where the database itself is read.
+    """
+
+    root: Path
+    database: Database
+    source: tuple[FileState | None, ...] | None
+
+    def moment(self, folders: Sequence[Path] = ()) -> object:
+        """Equal before and after a reading if, and only if, nothing was written in between.
+
+        Covers chroma.sqlite3 and the files in ``folders``. Waits for files that were written in
+        this very instant to come to rest.
+
+        Raises:
+            StoreChanged: they do not.
+        """
+        for _ in range(SETTLE_TRIES):
+            states = self._states(folders)
+            now = time.time_ns()
+            if all(abs(now - state.changed_ns) > CLOCK_TICK_NS for state in states if state):
+                return (states, self.database.version())
+            time.sleep(CLOCK_TICK_NS / 1e9)
+        raise StoreChanged("the store is being written without a pause")
+
+    def quiet_seconds(self, folders: Sequence[Path] = ()) -> float:
+        """Seconds since a file was last written to, by the clock of the files."""
+        newest = max((state.mtime_ns for state in self._states(folders) if state), default=0)
+        return abs(time.time_ns() - newest) / 1e9
+
+    def _states(self, folders: Sequence[Path]) -> tuple[FileState | None, ...]:
+        states = list(_database_states(self.root))
+        if self.source is not None and tuple(states) != self.source:
+            raise StoreChanged(f"{DATABASE} was written while its copy was read")
+        for folder in folders:
+            states += [look_at(folder), *list_directory(folder)]
+        return tuple(states)
+
+
+def list_directory(folder: Path) -> list[FileState]:
+    """States of what is in a folder, by name; empty if it is no folder or not there.
+
+    Raises:
+        StoreUnreadable: it may not be listed.
+    """
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    found = (look_at(folder / name) for name in names)
+    return [state for state in found if state is not None]
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[StoreView]:
+    """Open a persist directory without writing to it.
+
+    Raises:
+        StoreNotFound, NotAChromaStore: there is none at ``path``.
+        StoreUnreadable, SqliteBusy, SqliteDamaged, StoreChanged: it cannot be read now.
+    """
+    database = _check_path(path)
+    with ExitStack() as stack:
+        try:
+            if _is_wal_mode(database):
+                raise _NeedsCopy("WAL mode")
+            opened = _connect(database, "ro")
+            stack.callback(opened.close)
+            opened.rows("SELECT count(*) FROM sqlite_master")
+            source = None
+        except _NeedsCopy:
+            stack.close()
+            copy, source = _copy_database(path, stack)
+            opened = _connect(copy, "rw")
+            stack.callback(opened.close)
+        yield StoreView(path, opened, source)
+
+
+def _check_path(path: Path) -> Path:
+    try:
+        if not path.exists():
+            raise StoreNotFound(f"{path}: no such directory")
+        if not path.is_dir():
+            raise NotAChromaStore(f"{path}: not a directory")
+        database = path / DATABASE
+        if not database.exists():
+            raise NotAChromaStore(f"{path}: no {DATABASE} in it, so not a Chroma persist directory")
+        if not database.is_file():
+            raise NotAChromaStore(f"{database}: not a file")
+        with database.open("rb") as file:
+            head = file.read(len(SQLITE_MAGIC))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:  # a NUL in the path
+        raise StoreNotFound(f"{str(path)!r}: {error}") from error
+    if head != SQLITE_MAGIC:
+        what = "is empty" if not head else "is not a sqlite database"
+        raise NotAChromaStore(f"{database} {what}")
+    return database
+
+
+def _is_wal_mode(database: Path) -> bool:
+    with database.open("rb") as file:
+        head = file.read(WAL_MODE_AT + 2)
+    return WAL_MODE in head[WAL_MODE_AT:]
+
+
+def _connect(database: Path, mode: str) -> Database:
+    uri = f"file:{quote(str(database.absolute()))}?mode={mode}"
+    try:
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        return Database(connection, database.stat().st_size)
+    except sqlite3.Error as error:
+        raise _translated(error) from error
+
+
+def _database_states(root: Path) -> tuple[FileState | None, ...]:
+    return tuple(look_at(root / (DATABASE + suffix)) for suffix in COMPANIONS)
+
+
+def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, tuple[FileState | None, ...]]:
+    """Copy chroma.sqlite3 and its journal or WAL to scratch, proving that they stood still."""
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hnswcheck-")))
+    for _ in range(COPY_TRIES):
+        before = _database_states(root)
+        needed = sum(state.size for state in before if state)
+        free = shutil.disk_usage(scratch).free
+        if needed > free:
+            text = f"{DATABASE} has to be copied: {needed} bytes, but {scratch.parent} has {free}"
+            raise StoreUnreadable(text)
+        try:
+            for suffix, state in zip(COMPANIONS, before, strict=True):
+                target = scratch / (DATABASE + suffix)
+                target.unlink(missing_ok=True)
+                if state is not None:
+                    shutil.copyfile(root / target.name, target)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise unreadable(root / DATABASE, error) from error
+        now = time.time_ns()
+        written_just_now = any(s and abs(now - s.changed_ns) < CLOCK_TICK_NS for s in before)
+        if not written_just_now and _database_states(root) == before:
+            return scratch / DATABASE, before
+        time.sleep(CLOCK_TICK_NS / 1e9)
+    raise StoreChanged(f"{DATABASE} changed each time it was copied")

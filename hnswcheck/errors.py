@@ -1,0 +1,64 @@
+"""What can go wrong before there is anything to report; each error owns its exit code."""
+
+from __future__ import annotations
+
+
+class HnswcheckError(Exception):
+    """Base of every error this package raises on purpose; the message is one line."""
+
+    exit_code = 3
+    #: The finding that says the same in a report of several stores.
+    finding = "file-unreadable"
+
+
+class UsageError(HnswcheckError):
+    """The question was wrong: an unknown level, collection, finding or severity."""
+
+    exit_code = 2
+
+
+class StoreNotFound(UsageError):
+    """There is nothing at the path."""
+
+    finding = "store-not-found"
+
+
+class NotAChromaStore(UsageError):
+    """What is at the path is no persist directory of Chroma."""
+
+    finding = "not-a-chroma-store"
+
+
+class SchemaUnknown(HnswcheckError):
+    """chroma.sqlite3 has a schema that this version has not learned to read."""
+
+    finding = "schema-unknown"
+
+
+class SqliteBusy(HnswcheckError):
+    """Another process kept chroma.sqlite3 locked for longer than we waited."""
+
+    finding = "sqlite-busy"
+
+
+class SqliteDamaged(HnswcheckError):
+    """sqlite itself, or a value in a table, cannot be what Chroma wrote."""
+
+    exit_code = 1
+    finding = "sqlite-damaged"
+
+
+class StoreUnreadable(HnswcheckError):
+    """The operating system did not let us read what an audit needs."""
+
+
+class StoreChanged(HnswcheckError):
+    """The store changed while it was read."""
+
+    finding = "store-changed"
+
+
+class FormatError(HnswcheckError):
+    """A file does not follow its format. Raised by readers, turned into findings by checks."""
+
+    exit_code = 1

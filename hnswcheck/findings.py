@@ -1,0 +1,312 @@
+"""The registry: every finding there is, what it means, and what to do about it.
+
+Ids never change their meaning and are never used again. The severity says what Chroma does with
+such a store: errors break answers, writes or the process; warnings cost something but heal or
+harm nothing; info is worth knowing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
+Group = Literal["store", "files", "id map", "elements", "graph", "ledger"]
+
+KEEP = (
+    "Do not delete or rename the segment folder: vectors exist only there and in the WAL. Stop all"
+    " writers and copy the whole persist directory first."
+)
+RESTORE = (
+    f"{KEEP} Then restore a backup that passes an audit, or add the records again from their"
+    " documents."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One entry of the registry.
+
+    Attributes:
+        id: stable, kebab-case.
+        severity: the default; a caller may override it for exit codes.
+        title: one phrase.
+        consequence: what Chroma does with it.
+        remedy: what to do.
+        undecides: no verdict about the store or segment is possible.
+    """
+
+    id: str
+    group: Group
+    severity: Severity
+    title: str
+    consequence: str
+    remedy: str
+    undecides: bool = False
+
+
+_KINDS = (
+    # --- store -----------------------------------------------------------------------------------
+    Kind(
+        "store-not-found", "store", "warning", "there is nothing at this path",
+        "Chroma would create an empty store here.",
+        "Check the path.", undecides=True,
+    ),
+    Kind(
+        "not-a-chroma-store", "store", "warning", "this is not a Chroma persist directory",
+        "Chroma would create an empty store here, or fail to open it.",
+        "Name the directory that holds chroma.sqlite3. If this one should be a store, its"
+        " chroma.sqlite3 is lost: restore a backup.", undecides=True,
+    ),
+    Kind(
+        "schema-unknown", "store", "warning",
+        "chroma.sqlite3 has a schema this version cannot read",
+        "Chroma of the version that wrote it may be content; nothing was judged.",
+        "Use a newer hnswcheck, or look at the store with the Chroma version that wrote it.",
+        undecides=True,
+    ),
+    Kind(
+        "sqlite-damaged", "store", "error", "sqlite cannot read chroma.sqlite3",
+        "Calls that touch the damaged pages fail with \"database disk image is malformed\".",
+        "Copy the persist directory, then recover the copy's chroma.sqlite3 with sqlite's"
+        " .recover, or restore a backup. Leave the segment folders alone.",
+    ),
+    Kind(
+        "sqlite-busy", "store", "warning", "another process kept chroma.sqlite3 locked",
+        "Nothing was judged.", "Run the audit again, or stop the writer.", undecides=True,
+    ),
+    Kind(
+        "store-changed", "store", "warning", "the store changed while it was read",
+        "Nothing was judged: a writer was at work each time.",
+        "Run the audit again in a quieter moment, or audit a snapshot.", undecides=True,
+    ),
+    Kind(
+        "file-unreadable", "store", "warning", "the operating system would not let us read",
+        "Chroma, under this user, could not read it either. Nothing was judged.",
+        "Give this user read permission, or run as the owner of the store.", undecides=True,
+    ),
+    Kind(
+        "segment-row-missing", "store", "error", "a collection lacks a segment in sqlite",
+        "Every call on the collection fails.",
+        "Restore chroma.sqlite3 from a backup; the row names the folder of the vectors.",
+    ),
+    Kind(
+        "segment-path-unsafe", "store", "error", "a segment folder is no plain folder of the store",
+        "Chroma follows a symlink or a path out of the persist directory, so a copy or backup of"
+        " the directory lacks these vectors. It was not read.",
+        "Put a real folder, named by the segment's uuid, where the link or file is.",
+    ),
+    Kind(
+        "segment-not-persisted", "store", "info", "the collection keeps no vector index on disk",
+        "Its vectors live in the memory of one process, or in another system. There is nothing to"
+        " audit.", "Nothing, if that is meant.",
+    ),
+    Kind(
+        "segment-folder-unclaimed", "store", "info", "a segment folder belongs to no collection",
+        "Chroma ignores it. It takes space; it may also hold the vectors of a collection that"
+        " sqlite has lost.",
+        "If no collection is missing, it can go; some versions leave the folder of a deleted"
+        " collection behind.",
+    ),
+    Kind(
+        "segment-folder-quarantined", "store", "info", "a segment folder was moved aside",
+        "Chroma ignores it. Its vectors may exist nowhere else.",
+        "Keep it until the audit says that nothing is missing.",
+    ),
+    # --- files -----------------------------------------------------------------------------------
+    Kind(
+        "segment-folder-missing", "files", "error",
+        "the folder of a flushed vector segment is gone",
+        "Chroma opens without a word, count() is full, and queries see only what the WAL still"
+        " holds; get() with embeddings fails with \"Error finding id\".",
+        "Put the folder back (look for a renamed one beside it, or in a backup of the same moment)"
+        " before anything writes to the collection. Otherwise add the records again from their"
+        " documents.",
+    ),
+    Kind(
+        "file-missing", "files", "error", "a file of the segment is gone",
+        "Every call on the collection fails with \"Error loading hnsw index\".", RESTORE,
+    ),
+    Kind(
+        "file-truncated", "files", "error", "a file of the segment is shorter than its elements",
+        "Chroma loads what is not there: \"Error getting embedding\", \"Error finding id\", or"
+        " answers from zeroed memory.", RESTORE,
+    ),
+    Kind(
+        "header-invalid", "files", "error", "header.bin cannot be the header of an index",
+        "Every call on the collection fails with \"Error loading hnsw index\", or the process"
+        " dies.",
+        RESTORE,
+    ),
+    Kind(
+        "header-dimension-mismatch", "files", "error",
+        "the index holds vectors of another dimension than the collection",
+        "The process reads beyond its vectors, or every query fails.",
+        f"{RESTORE} The folder may be another collection's.",
+    ),
+    Kind(
+        "header-count-impossible", "files", "error",
+        "header.bin counts elements that are not there",
+        "Every call on the collection fails with \"Error loading hnsw index\", or the process"
+        " dies.",
+        RESTORE,
+    ),
+    Kind(
+        "link-lists-truncated", "files", "error", "link_lists.bin ends before its last record",
+        "The loader reads past its input: undefined, up to SIGSEGV.", RESTORE,
+    ),
+    Kind(
+        "link-lists-invalid", "files", "error", "link_lists.bin holds a record that cannot be one",
+        "The loader allocates what the record says and later writes go far past the end: files of"
+        " hundreds of GB, \"Not enough memory\", SIGSEGV.",
+        f"Stop all writers at once: each flush makes it worse. {RESTORE}",
+    ),
+    Kind(
+        "file-oversized", "files", "warning", "a file takes more space than its records",
+        "Chroma reads only the records. After a torn write, link_lists.bin is known to grow to"
+        " hundreds of GB.",
+        "Watch the disk; if link_lists.bin is also invalid, stop all writers.",
+    ),
+    # --- id map ----------------------------------------------------------------------------------
+    Kind(
+        "id-map-missing", "id map", "error", "index_metadata.pickle is gone",
+        "Chroma up to 1.5.9 opens without a word, sees only what the WAL still holds, and its next"
+        " flush overwrites the vectors. Its main branch refuses to load the segment.",
+        f"Stop all writers at once. {RESTORE}",
+    ),
+    Kind(
+        "id-map-truncated", "id map", "error", "index_metadata.pickle is cut short",
+        "Every call on the collection fails with \"Error deserializing pickle file\".", RESTORE,
+    ),
+    Kind(
+        "id-map-unsafe", "id map", "error", "index_metadata.pickle holds what no Chroma writes",
+        "Chroma before 1.0 executes what is in it; 1.x fails with \"Error deserializing pickle"
+        " file\".",
+        f"Do not open this store with chromadb before 1.0 or with pickle. {RESTORE}",
+    ),
+    Kind(
+        "id-map-invalid", "id map", "error", "index_metadata.pickle is not an id map",
+        "Every call on the collection fails with \"Error deserializing pickle file\".", RESTORE,
+    ),
+    Kind(
+        "id-map-not-inverse", "id map", "error", "the two maps of the id map contradict each other",
+        "Queries return the wrong id for a vector, or fail with \"Error finding id\".", RESTORE,
+    ),
+    Kind(
+        "id-map-label-out-of-range", "id map", "error",
+        "the id map has labels that were never handed out",
+        "New records get labels that are taken: they overwrite other records' vectors.", RESTORE,
+    ),
+    Kind(
+        "id-map-dimension-mismatch", "id map", "error",
+        "the id map names another dimension than the index",
+        "Chroma before 1.0 reads vectors at the wrong places or fails to load.", RESTORE,
+    ),
+    # --- elements --------------------------------------------------------------------------------
+    Kind(
+        "label-duplicate", "elements", "error", "labels that more than one element carries",
+        "Two writers were at work. Opening the collection dies with SIGSEGV, or answers mix"
+        " records: a label no longer proves whose vector it is.", RESTORE,
+    ),
+    Kind(
+        "label-missing", "elements", "error", "ids whose label no element carries",
+        "Queries miss these records; get() with embeddings fails with \"Error getting embedding\".",
+        RESTORE,
+    ),
+    Kind(
+        "label-tombstoned", "elements", "error", "ids whose element is marked deleted",
+        "Queries miss these records; get() with embeddings fails; deleting one blocks every later"
+        " write.", RESTORE,
+    ),
+    Kind(
+        "element-unmapped", "elements", "error", "live elements that no id has",
+        "Queries that find one fail with \"Error finding id\".", RESTORE,
+    ),
+    Kind(
+        "flush-interrupted", "elements", "warning", "the index files are newer than the id map",
+        "A flush was cut off. Chroma up to 1.5.9 replays the WAL over it at the next open and is"
+        " whole again; its main branch refuses to load such a segment.",
+        "Open the collection once with the Chroma version that wrote it and write until it has"
+        " flushed; then audit again. Keep a copy until that audit is clean.",
+    ),
+    # --- graph -----------------------------------------------------------------------------------
+    Kind(
+        "neighbour-out-of-range", "graph", "error", "links to elements that do not exist",
+        "A search that follows one reads beyond the index: SIGSEGV.", RESTORE,
+    ),
+    Kind(
+        "neighbour-self", "graph", "warning", "links of an element to itself",
+        "Harmless to load; the link is wasted. hnswlib does not write such links, so something else"
+        " changed the file.",
+        "Compare with a backup; the vectors beside the link may be damaged too.",
+    ),
+    Kind(
+        "neighbour-duplicate", "graph", "warning", "link lists that name a neighbour twice",
+        "Harmless; the link is wasted. Parallel updates can leave one.",
+        "Nothing, if there are few.",
+    ),
+    Kind(
+        "degree-too-large", "graph", "error", "link lists longer than they can be",
+        "Searches read vectors as links: SIGSEGV.", RESTORE,
+    ),
+    Kind(
+        "level-inconsistent", "graph", "error",
+        "links at a level that the neighbour does not reach",
+        "A search that follows one reads memory that is not a link list: undefined, up to SIGSEGV.",
+        RESTORE,
+    ),
+    Kind(
+        "entry-point-invalid", "graph", "error", "searches would start from a wrong element",
+        "Every query starts beyond the index or on a level that the element lacks: SIGSEGV, or"
+        " empty answers.", RESTORE,
+    ),
+    # --- ledger ----------------------------------------------------------------------------------
+    Kind(
+        "records-missing", "ledger", "error", "records that the vector index lacks",
+        "count() includes them; queries never return them; get() with embeddings fails with"
+        " \"Error finding id\".",
+        f"{KEEP} Then restore a backup of one moment, or upsert these ids with their embeddings.",
+    ),
+    Kind(
+        "records-phantom", "ledger", "error", "ids in the vector index that sqlite does not have",
+        "Queries return these ids without document and metadata, in the place of real results.",
+        f"{KEEP} Then restore chroma.sqlite3 and the folder from one moment, or add and delete"
+        " these ids.",
+    ),
+    Kind(
+        "replay-blocked", "ledger", "error", "pending deletions that Chroma cannot apply",
+        "Every write fails for ever: \"Failed to apply logs to the hnsw segment writer\". A flush"
+        " was cut off after it had deleted these elements.", RESTORE,
+    ),
+    Kind(
+        "lag", "ledger", "info", "operations that wait in the WAL",
+        "Chroma replays them at every open, and flushes when sync_threshold have piled up.",
+        "Nothing.",
+    ),
+    Kind(
+        "watermark-legacy", "ledger", "info", "the watermark is in the id map, as 0.4 kept it",
+        "Chroma from 0.5 on moves it to sqlite when it opens the collection.", "Nothing.",
+    ),
+    Kind(
+        "watermark-impossible", "ledger", "error", "a watermark that is ahead of the log",
+        "New writes get lower sequence ids: they are accepted, then never become visible.",
+        "Stop writing. Set the max_seq_id row to the last sequence id that the segment really"
+        " holds, on a copy first.",
+    ),
+    Kind(
+        "watermark-encoding", "ledger", "error", "a watermark that Chroma cannot read",
+        "Chroma 1.x fails with \"mismatched types\", or takes the bytes for a huge number and"
+        " ignores every later write.",
+        "Write the number as this store's Chroma line does: an INTEGER in 1.x, an 8-byte"
+        " big-endian BLOB before.",
+    ),
+    Kind(
+        "wal-unreadable", "ledger", "error", "pending rows in the WAL that Chroma cannot read",
+        "Replay stops at such a row: every call on the collection fails or the process panics.",
+        "On a copy, delete or mend the row, then audit again.",
+    ),
+)  # fmt: skip
+
+REGISTRY: Mapping[str, Kind] = {kind.id: kind for kind in _KINDS}

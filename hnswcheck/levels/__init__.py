@@ -1,0 +1,1 @@
+"""How much of a segment is read: one module per level."""

@@ -1,0 +1,210 @@
+"""Level standard: every id, every label, every delete mark, every link. Exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hnswcheck.checks.elements import Placement, check_elements, place
+from hnswcheck.checks.files import check_files
+from hnswcheck.checks.graph import (
+    LinkFaults,
+    check_chunk,
+    check_entry_point,
+    check_link_records,
+    check_links,
+)
+from hnswcheck.checks.idmap import check_id_map
+from hnswcheck.checks.ledger import (
+    Balance,
+    Replay,
+    balance,
+    check_balance,
+    check_replay,
+    check_rows,
+    positions,
+    replay_index,
+    replay_records,
+)
+from hnswcheck.checks.recoverable import locate, vectors_in
+from hnswcheck.checks.sampling import SAMPLE, Sampler
+from hnswcheck.checks.store import quarantined_folders
+from hnswcheck.disk.idmap import IdMap
+from hnswcheck.disk.level0 import Chunk, Elements
+from hnswcheck.disk.links import LinkLists
+from hnswcheck.disk.segment import ID_MAP, LINKS, Advance, SegmentFolder, open_segment
+from hnswcheck.disk.strings import Flags, Strings
+from hnswcheck.report import Finding, Pending, Recoverable, SegmentReport, finding
+from hnswcheck.target import Target
+
+NO_IDS = Strings.of(())
+#: Signs that elements of several histories lie in one segment: a label proves nothing there.
+MIXED = {"label-duplicate", "label-missing", "element-unmapped", "id-map-not-inverse"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A segment's files, read.
+
+    Attributes:
+        id_map, elements, links: None where the file cannot be read as such.
+        placement: which element each id has; None without id map or elements.
+        faults: what is wrong with the links.
+    """
+
+    folder: SegmentFolder
+    id_map: IdMap | None
+    elements: Elements | None
+    links: LinkLists | None
+    placement: Placement | None
+    faults: LinkFaults
+
+    @property
+    def known_id_map(self) -> IdMap | None:
+        """The id map, if it is whole."""
+        return self.id_map if self.id_map and self.id_map.problem is None else None
+
+    def ids_with_element(self) -> Strings | None:
+        """Ids whose label some element carries, tombstoned or not; None where unknown."""
+        if not self.folder.states:
+            return NO_IDS
+        if self.id_map is None or self.placement is None:
+            return NO_IDS if not self.folder.count and self.folder.header else None
+        return self.id_map.id_to_label.ids.take(np.flatnonzero(self.placement.element >= 0))
+
+
+def standard(
+    target: Target, folder: SegmentFolder, sampler: Sampler, advance: Advance
+) -> SegmentReport:
+    """Judge a segment by everything but its vectors.
+
+    Raises:
+        StoreChanged, StoreUnreadable: it could not be read.
+    """
+    parts = read_parts(folder, sampler, advance)
+    replay = replay_index(target.wal, target.start, parts.id_map, _deletable(parts))
+    records = replay_records(target.wal, target.metadata_start, target.record_ids)
+    result = _balance(records, parts, replay)
+    ledger = target.ledger(folder)
+    findings = [
+        *check_files(folder, target.collection.dimension),
+        *_check_absence(target, parts, result),
+        *_check_contents(target, parts, replay, sampler),
+        *(check_balance(result, sampler) if result else ()),
+        *check_replay(replay, ledger.pending or Pending(), sampler),
+        *check_rows(target.wal, target.collection.dimension, sampler),
+        *target.check_watermarks(),
+    ]
+    id_map, elements = parts.id_map, parts.elements
+    whole = elements if elements is not None and folder.level0_whole else None
+    ledger = replace(
+        ledger,
+        index_ids=len(id_map.id_to_label.ids) if id_map else 0,
+        total_elements_added=id_map.total_elements_added if id_map else None,
+        live=whole.live if whole else None,
+        tombstones=whole.tombstones if whole else None,
+        records_after_replay=result.records if result else None,
+        index_ids_after_replay=result.index_ids if result else None,
+        missing=len(result.missing) if result else None,
+        phantom=len(result.phantom) if result else None,
+    )
+    clean = target.status(findings, ledger) in ("empty", "consistent", "lagging")
+    mixed = bool({f.id for f in findings} & MIXED)
+    recoverable = _recoverable(target, parts, records, clean, mixed)
+    return target.report(findings, ledger, recoverable)
+
+
+def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Parts:
+    """Read a segment's files once, judging the links on the way."""
+    faults = LinkFaults(None if sampler.everything else SAMPLE)
+    header = folder.header
+
+    def visit(chunk: Chunk) -> None:
+        if header is not None and folder.level0_whole:
+            check_chunk(chunk, header, faults)
+
+    if folder.irregular:
+        return Parts(folder, None, None, None, None, faults)
+    id_map = folder.read_id_map(advance)
+    elements = folder.read_elements(visit, advance)
+    links = folder.read_links(advance)
+    if header is not None and links is not None and links.bad is None:
+        check_links(links, header, faults)
+    placement = place(elements, id_map) if elements and id_map else None
+    return Parts(folder, id_map, elements, links, placement, faults)
+
+
+def _deletable(parts: Parts) -> Flags | None:
+    """For each id of the id map, whether its element can be marked deleted."""
+    placement = parts.placement
+    if placement is None or not parts.folder.level0_whole or parts.known_id_map is None:
+        return None
+    return (placement.element >= 0) & ~placement.tombstoned
+
+
+def _balance(records: Strings, parts: Parts, replay: Replay) -> Balance | None:
+    """Account 1; None where the ids of the index are unknown."""
+    if parts.id_map is not None and parts.id_map.problem is not None:
+        return None
+    index_ids = parts.id_map.id_to_label.ids if parts.id_map else NO_IDS
+    return balance(records, replay, index_ids)
+
+
+def _check_absence(target: Target, parts: Parts, result: Balance | None) -> Iterator[Finding]:
+    """Folder or id map not there: damage only if something was flushed, or is missing."""
+    folder = parts.folder
+    if folder.irregular or ID_MAP in folder.states:
+        return
+    if not folder.states:
+        if target.was_flushed or (result is not None and result.missing):
+            yield finding("segment-folder-missing")
+    elif target.was_flushed or folder.count:
+        yield finding("id-map-missing")
+
+
+def _check_contents(
+    target: Target, parts: Parts, replay: Replay, sampler: Sampler
+) -> Iterator[Finding]:
+    folder, header = parts.folder, parts.folder.header
+    if parts.id_map is not None:
+        size = folder.states[ID_MAP].size
+        dimension = target.collection.dimension
+        yield from check_id_map(parts.id_map, size, header, dimension, sampler)
+    if header is None or not folder.level0_whole:
+        return
+    if parts.elements and parts.placement and parts.known_id_map:
+        yield from check_elements(
+            parts.elements, parts.placement, parts.known_id_map, replay, sampler
+        )
+    if parts.links is not None:
+        yield from check_link_records(parts.links, header, folder.states[LINKS].size)
+    yield from parts.faults.findings(sampler)
+    yield from check_entry_point(header, parts.links)
+
+
+def _recoverable(
+    target: Target, parts: Parts, records: Strings, clean: bool, mixed: bool
+) -> Recoverable:
+    rows = target.wal if clean else target.read_all_wal()
+    indexed = _in_index({row.id for row in rows}, parts.id_map)
+    in_wal = vectors_in(rows, target.start, indexed)
+    aside = () if clean else quarantined_folders(parts.folder.path)
+    return locate(
+        records,
+        in_wal,
+        parts.ids_with_element(),
+        mixed,
+        (ids for folder in aside if (ids := _ids_in(folder)) is not None),
+    )
+
+
+def _in_index(records: set[bytes], id_map: IdMap | None) -> set[bytes]:
+    return set(positions(records, id_map.id_to_label.ids)) if id_map else set()
+
+
+def _ids_in(folder: Path) -> Strings | None:
+    """Ids whose vector a folder holds that was moved aside."""
+    return read_parts(open_segment(folder), Sampler(), lambda _: None).ids_with_element()

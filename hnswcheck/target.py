@@ -1,0 +1,217 @@
+"""One collection to audit: what sqlite says of it, and the report that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hnswcheck.checks.ledger import check_watermark, count_pending
+from hnswcheck.checks.store import check_segment_path
+from hnswcheck.disk.catalog import (
+    Collection,
+    Schema,
+    WalRow,
+    Watermark,
+    count_records,
+    highest_seq_id,
+    read_record_ids,
+    read_wal,
+    read_wal_summary,
+    read_watermarks,
+)
+from hnswcheck.disk.segment import Peek, SegmentFolder, peek_id_map
+from hnswcheck.disk.strings import Strings
+from hnswcheck.disk.view import StoreView
+from hnswcheck.findings import REGISTRY
+from hnswcheck.report import (
+    CollectionInfo,
+    Finding,
+    Ledger,
+    Recoverable,
+    SegmentReport,
+    Status,
+    finding,
+)
+
+#: Below every seq_id.
+BEFORE_ALL = -1
+
+LAGGING = {"lag", "flush-interrupted"}
+ACCOUNT_OF_RECORDS = {"records-missing", "records-phantom"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A collection with all that sqlite says of it.
+
+    Attributes:
+        folder: of its vector segment; None where its id is no safe name.
+        peek: the head of its id map.
+        start: where replay begins.
+        records: rows of ``embeddings``.
+        record_ids: their ids; empty at level probe.
+        wal: rows past ``start`` or past METADATA's watermark, in order.
+        wal_total: all rows that the WAL has of the collection; None at level probe.
+        highest: the last seq_id of the store's WAL.
+        integers: this Chroma line writes watermarks as INTEGER.
+        read_all_wal: reads every WAL row of the collection, for damaged segments.
+    """
+
+    collection: Collection
+    folder: Path | None
+    peek: Peek
+    start: int
+    vector_watermark: Watermark | None
+    metadata_watermark: Watermark | None
+    records: int
+    record_ids: Strings
+    wal: Sequence[WalRow]
+    wal_total: int | None
+    highest: int
+    integers: bool
+    read_all_wal: Callable[[], Sequence[WalRow]]
+
+    @property
+    def metadata_start(self) -> int:
+        """Where the replay of METADATA begins."""
+        return self.metadata_watermark.value if self.metadata_watermark else 0
+
+    @property
+    def was_flushed(self) -> bool:
+        """Whether sqlite says so; 0.4 keeps no record of it there."""
+        return self.vector_watermark is not None and self.vector_watermark.value > 0
+
+    def ledger(self, folder: SegmentFolder) -> Ledger:
+        """The accounts, as far as sqlite, header and the head of the id map tell."""
+        watermark = self.vector_watermark.value if self.vector_watermark else None
+        if watermark is None and self.peek.present:
+            watermark = self.peek.max_seq_id
+        return Ledger(
+            records=self.records,
+            elements=folder.header.count if folder.header else None,
+            total_elements_added=self.peek.total_elements_added,
+            capacity=folder.header.capacity if folder.header else None,
+            vector_watermark=watermark,
+            metadata_watermark=self.metadata_watermark.value if self.metadata_watermark else None,
+            wal_rows=self.wal_total,
+            pending=count_pending(self.wal, self.start),
+        )
+
+    def check_watermarks(self) -> Iterator[Finding]:
+        """Findings about both ``max_seq_id`` rows."""
+        for name, mark in (
+            ("VECTOR", self.vector_watermark),
+            ("METADATA", self.metadata_watermark),
+        ):
+            yield from check_watermark(mark, self.integers, self.highest, name)
+        if self.vector_watermark is None and self.peek.present and self.peek.max_seq_id:
+            yield finding("watermark-legacy", 1, (), None, self.peek.max_seq_id)
+
+    def report(
+        self,
+        findings: Sequence[Finding],
+        ledger: Ledger | None = None,
+        recoverable: Recoverable | None = None,
+    ) -> SegmentReport:
+        """The report of this collection's vector segment."""
+        c = self.collection
+        ledger = ledger or Ledger(records=self.records)
+        return SegmentReport(
+            CollectionInfo(c.id, c.name, c.tenant, c.database, c.dimension, c.space),
+            c.vector.id if c.vector else None,
+            c.metadata.id if c.metadata else None,
+            self.status(findings, ledger),
+            ledger,
+            recoverable or Recoverable(),
+            tuple(findings),
+        )
+
+    def status(self, findings: Sequence[Finding], ledger: Ledger) -> Status:
+        """The status that findings amount to."""
+        ids = {found.id for found in findings}
+        errors = {i for i in ids if REGISTRY[i].severity == "error"}
+        if any(REGISTRY[i].undecides for i in ids):
+            return "undecided"
+        if errors - ACCOUNT_OF_RECORDS:
+            return "corrupt"
+        if errors:
+            return "diverged"
+        if ids & LAGGING:
+            return "lagging"
+        if "segment-not-persisted" in ids:
+            return "empty"
+        written = self.records or self.peek.present or ledger.elements
+        return "consistent" if written else "empty"
+
+
+def segment_folder(root: Path, collection: Collection) -> Path | None:
+    """The folder of the vector segment; None where that could lead out of the directory."""
+    if collection.vector is None or any(check_segment_path(root, collection.vector.id)):
+        return None
+    return root / collection.vector.id
+
+
+def read_targets(
+    view: StoreView, collections: Sequence[Collection], schema: Schema, with_ids: bool
+) -> Iterator[Target]:
+    """All that sqlite says of each collection, in the order of their metadata segments.
+
+    The number of queries grows with the records and the WAL, not with the collections.
+
+    Args:
+        collections: those that have both segments.
+        with_ids: read record ids and count the WAL, too.
+    """
+    database = view.database
+    marks = read_watermarks(database)
+    counts = count_records(database)
+    heads: dict[str, tuple[Path | None, Peek, int]] = {}
+    firsts: dict[str, int] = {}
+    by_segment: dict[str, Collection] = {}
+    for c in collections:
+        assert c.vector is not None
+        assert c.metadata is not None
+        folder = segment_folder(view.root, c)
+        peek = peek_id_map(folder) if folder else Peek()
+        start = replay_start(peek, marks.get(c.vector.id))
+        heads[c.id] = folder, peek, start
+        seen = marks.get(c.metadata.id)
+        firsts[c.id] = min(start, seen.value if seen else 0)
+        by_segment[c.metadata.id] = c
+    wal = read_wal(database, firsts)
+    highest = highest_seq_id(database)
+    totals = read_wal_summary(database) if with_ids else None
+
+    def target(segment: str, ids: Strings) -> Target:
+        c = by_segment.pop(segment)
+        assert c.vector
+        return Target(
+            c,
+            *heads[c.id],
+            marks.get(c.vector.id),
+            marks.get(segment),
+            counts.get(segment, 0),
+            ids,
+            wal[c.id],
+            None if totals is None else totals.get(c.id, 0),
+            highest,
+            schema.integer_watermarks,
+            lambda: read_wal(database, {c.id: BEFORE_ALL})[c.id],
+        )
+
+    if with_ids:
+        for segment, ids in read_record_ids(database, counts, by_segment.keys()):
+            yield target(segment, ids)
+    for segment in list(by_segment):
+        yield target(segment, Strings.of(()))
+
+
+def replay_start(peek: Peek, mark: Watermark | None) -> int:
+    """The seq_id after which Chroma replays the WAL into the index.
+
+    Without an id map, or with an empty one, it starts over; 0.4 keeps its watermark in the id map.
+    """
+    if not peek.present:
+        return 0
+    return mark.value if mark else peek.max_seq_id or 0
