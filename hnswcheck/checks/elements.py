@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hnswcheck.checks.ledger import Replay
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.idmap import IdMap
+from hnswcheck.disk.labels import Labels, find_labels, repeated_labels
 from hnswcheck.disk.level0 import Elements
 from hnswcheck.disk.strings import Flags, Ints
 from hnswcheck.report import Finding, finding
@@ -31,28 +31,19 @@ class Placement:
     element: Ints
     tombstoned: Flags
     unmapped: Ints
-    duplicated: NDArray[np.uint64]
+    duplicated: Labels
 
 
 def place(elements: Elements, id_map: IdMap) -> Placement:
     """Find the element of every id."""
-    order = np.argsort(elements.labels, kind="stable")
-    ordered = elements.labels[order]
     wanted = id_map.id_to_label.labels.astype(np.uint64)
-    at = np.searchsorted(ordered, wanted, side="right") - 1
-    at = np.maximum(at, 0)
-    found = ordered[at] == wanted if len(ordered) else np.zeros(len(wanted), bool)
-    element = np.full(len(wanted), -1, np.int64)
-    element[found] = order[at[found]]
-    tombstoned = np.zeros(len(wanted), bool)
-    tombstoned[found] = elements.tombstoned[element[found]]
-    mapped = np.isin(elements.labels, wanted)
-    repeats = ordered[1:][ordered[1:] == ordered[:-1]]
+    element = find_labels(elements.labels, wanted)
+    mapped = find_labels(wanted, elements.labels) >= 0
     return Placement(
         element,
-        tombstoned,
+        (element >= 0) & elements.tombstoned[element] if len(elements.labels) else element >= 0,
         np.flatnonzero(~mapped & ~elements.tombstoned),
-        np.unique(repeats),
+        repeated_labels(elements.labels),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.header import Header
 from hnswcheck.disk.idmap import IdMap, Pairs
+from hnswcheck.disk.labels import find_labels, repeated_labels
 from hnswcheck.disk.opcodes import Damage
 from hnswcheck.report import Finding, finding
 
@@ -37,21 +38,19 @@ def check_id_map(
 
 
 def _not_inverse(forward: Pairs, backward: Pairs, sampler: Sampler) -> Iterator[Finding]:
-    """Every pair of one map must be in the other, and no label may come twice."""
-    order, other = np.argsort(forward.labels), np.argsort(backward.labels)
-    ours, theirs = forward.labels[order], backward.labels[other]
-    if np.array_equal(ours, theirs):
-        differs = ~forward.ids.take(order).equal(backward.ids.take(other))
-        repeats = np.zeros(len(ours), bool)
-        repeats[1:] = ours[1:] == ours[:-1]
-        wrong, count = order[differs | repeats], int((differs | repeats).sum())
-    else:
-        pairs = {(int(n), i) for i, n in zip(backward.ids, backward.labels, strict=True)}
-        kept = [(int(n), i) in pairs for i, n in zip(forward.ids, forward.labels, strict=True)]
-        wrong = np.flatnonzero(~np.array(kept, bool))
-        count = max(len(wrong), len(set(backward.labels.tolist())) - sum(kept), 1)
+    """Every pair of one map must be in the other, and no id or label may come twice."""
+    place = find_labels(backward.labels.astype(np.uint64), forward.labels.astype(np.uint64))
+    ours, theirs = forward.ids.ordered(), backward.ids.ordered()
+    same = place >= 0
+    if len(backward.labels):
+        same &= (ours.hashes == theirs.hashes[:, place]).all(axis=0)
+    repeats = len(repeated_labels(forward.labels.astype(np.uint64)))
+    repeats += len(forward.ids) - len(np.unique(ours.first)) if ours.repeats else 0
+    unanswered = len(backward.labels) - int(np.count_nonzero(same))
+    count = max(len(forward.labels) - int(np.count_nonzero(same)), unanswered, repeats)
     if count:
-        yield finding("id-map-not-inverse", count, sampler.strings(forward.ids.take(wrong)))
+        ids = sampler.strings(forward.ids.take(np.flatnonzero(~same)))
+        yield finding("id-map-not-inverse", count, ids)
 
 
 def _out_of_range(id_map: IdMap, sampler: Sampler) -> Iterator[Finding]:

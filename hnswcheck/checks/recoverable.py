@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from enum import IntEnum
 
 import numpy as np
@@ -60,7 +61,7 @@ def locate(
     )
 
 
-def vectors_in(rows: Sequence[WalRow], start: int, indexed: set[bytes]) -> set[bytes]:
+def vectors_in(rows: Sequence[WalRow], start: int, indexed: AbstractSet[bytes]) -> set[bytes]:
     """Ids whose last vector that took effect is in ``rows``.
 
     An add of an id that exists has no effect, nor an update of one that does not.

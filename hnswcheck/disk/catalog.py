@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from hnswcheck.disk.strings import Strings
-from hnswcheck.disk.view import Database
+from hnswcheck.disk.view import Database, Row
 from hnswcheck.errors import NotAChromaStore, SchemaUnknown, SqliteDamaged, StoreChanged
 
 #: The newest migration of each directory that this version knows.
@@ -265,10 +265,10 @@ def count_records(database: Database) -> dict[str, int]:
 
 
 IDS_QUERY = """
-SELECT count(*), group_concat(embedding_id, ''),
-       group_concat(length(CAST(embedding_id AS BLOB))), sum(typeof(embedding_id) <> 'text')
+SELECT count(*), group_concat(embedding_id, char(0)) {lengths}
 FROM (SELECT embedding_id FROM embeddings WHERE {where} ORDER BY segment_id, embedding_id LIMIT ?)
 """
+ID_LENGTHS = ", group_concat(length(CAST(embedding_id AS BLOB)))"
 SEVERAL_SEGMENTS = "segment_id BETWEEN CAST(? AS TEXT) AND CAST(? AS TEXT)"
 WITHIN_SEGMENT = "segment_id = CAST(? AS TEXT) AND embedding_id {after} CAST(? AS TEXT)"
 
@@ -283,7 +283,7 @@ def read_record_ids(
 
     Raises:
         StoreChanged: the table no longer holds as many.
-        SqliteDamaged: the index of the table is out of order, or holds what is no text.
+        SqliteDamaged: the index of the table is out of order.
     """
     together: list[str] = []
     for segment in sorted(counts, key=str.encode):
@@ -329,19 +329,26 @@ def _ids_of_large(database: Database, segment: str, count: int) -> Strings:
         key, after = last, ">"
     if sum(map(len, pages)) != count:
         raise StoreChanged("the number of records changed while they were read")
-    buffer = b"".join(page.buffer.tobytes() for page in pages)
-    return Strings.packed(buffer, np.concatenate([page.lengths for page in pages]))
+    return Strings.concatenated(pages)
 
 
 def _ids_page(database: Database, where: str, key: tuple[bytes, bytes], limit: int) -> Strings:
-    row = database.rows(IDS_QUERY.format(where=where), (*key, limit))[0]
-    count, ids, lengths, not_text = row
-    data = ids if isinstance(ids, bytes) else b""
-    listed = lengths if isinstance(lengths, bytes) else b""
-    sizes = np.fromstring(listed.decode(), np.int64, sep=",") if listed else np.empty(0, np.int64)
-    if not_text or len(sizes) != count or int(sizes.sum()) != len(data):
-        raise SqliteDamaged("table embeddings holds an embedding_id that is no text")
-    return Strings.packed(data, sizes)
+    def ask(lengths: str) -> Row:
+        return database.rows(IDS_QUERY.format(where=where, lengths=lengths), (*key, limit))[0]
+
+    count, joined = ask("")
+    if not count or not isinstance(joined, bytes):
+        return Strings.of(())
+    buffer = np.frombuffer(joined, np.uint8)
+    ends = np.append(np.flatnonzero(buffer == 0), len(buffer))
+    if len(ends) != count:  # an id holds the separator
+        sizes = ask(ID_LENGTHS)[2]
+        listed = sizes.decode() if isinstance(sizes, bytes) else ""
+        ends = np.cumsum(np.fromstring(listed, np.int64, sep=",") + 1) - 1
+    if len(ends) != count or int(ends[-1]) != len(buffer):
+        raise StoreChanged("the records changed while they were read")
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return Strings(buffer, starts, ends - starts)
 
 
 def read_wal_summary(database: Database) -> dict[str, int]:

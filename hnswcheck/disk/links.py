@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 
 from hnswcheck.disk.header import HIGHEST_LEVEL, Header
 
-#: Bytes read before the records have shown how long they are.
-FIRST_READ = 1 << 16
+#: Bytes read before the records have shown how long they are: a fixed part and one per element.
+#: With M = 16, one element in 16 has lists above level 0, which makes 8.5 bytes per element.
+FIRST_READ, USUAL_BYTES = 1 << 16, 12
+
+#: How far the next record is usually looked for: a few lists' worth of words.
+HOP = 256
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -74,7 +78,7 @@ def read_link_lists(path: Path, header: Header) -> LinkLists:
     Raises:
         OSError: the file cannot be read.
     """
-    limit = FIRST_READ + 8 * header.count
+    limit = FIRST_READ + USUAL_BYTES * header.count
     with path.open("rb") as file:
         available = file.seek(0, 2)
         while True:
@@ -87,32 +91,37 @@ def read_link_lists(path: Path, header: Header) -> LinkLists:
 
 
 def _parse(words: Words, header: Header) -> LinkLists:
-    levels = np.zeros(header.count, np.uint8)
-    starts, elements, bad = [], [], None
+    count, width = header.count, header.link_list_bytes
+    levels = np.zeros(count, np.uint8)
+    starts: list[int] = []
+    elements: list[int] = []
+    bad: BadRecord | None = None
     # Most records are a zero: hop from one nonzero word to the next, skipping list contents.
     nonzero = np.flatnonzero(words)
-    position, element = 0, 0
-    at = words.data
-    hops = nonzero.data
-    cursor = 0
-    while element < header.count:
-        cursor = bisect_left(hops, position, lo=cursor)
-        following = hops[cursor] if cursor < len(hops) else len(words)
-        skipped = min(following - position, header.count - element)
-        position, element = position + skipped, element + skipped
-        if element == header.count:
+    hops, at, end = nonzero.data, words.data, len(words)
+    position = element = cursor = 0
+    while True:
+        cursor = bisect_left(hops, position, cursor, min(cursor + HOP, len(hops)))
+        if cursor < len(hops) and hops[cursor] < position:
+            cursor = bisect_left(hops, position, cursor)
+        following = hops[cursor] if cursor < len(hops) else end
+        skipped = min(following - position, count - element)
+        position += skipped
+        element += skipped
+        if element == count:
             break
-        size = at[position] if position < len(words) else 0
-        level, remainder = divmod(size, header.link_list_bytes)
-        end = position + 1 + size // 4
-        if position >= len(words) or remainder or level > HIGHEST_LEVEL or end > len(words):
-            truncated = position >= len(words) or not (remainder or level > HIGHEST_LEVEL)
-            bad = BadRecord(element, position * 4, size, truncated)
+        size = at[position] if position < end else 0
+        level, remainder = divmod(size, width)
+        after = position + 1 + size // 4
+        if remainder or level > HIGHEST_LEVEL or after > end:
+            possible = not remainder and level <= HIGHEST_LEVEL
+            bad = BadRecord(element, position * 4, size, truncated=possible)
             break
-        levels[element] = level
         starts.append(position + 1)
         elements.append(element)
-        position, element = end, element + 1
+        levels[element] = level
+        position = after
+        element += 1
     return _lists(words, header, levels, np.array(starts, np.int64), elements, position * 4, bad)
 
 

@@ -1,14 +1,15 @@
 """Columns of strings: a million record ids as three arrays instead of a million objects.
 
-Ids come from the id map and from sqlite as stretches of one buffer. They are compared by a keyed
-64-bit hash first and byte for byte afterwards, so an answer never rests on a hash.
+Ids come from the id map and from sqlite as stretches of one buffer. Two strings count as equal if
+two independent 64-bit hashes say so, whose keys are drawn anew in every process: no file can be
+made to collide, and the chance of one wrong match in a billion strings is below 1e-20.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +25,10 @@ Flags = NDArray[np.bool_]
 GATHER_BYTES = 4 << 20
 #: Strings longer than this are hashed one by one; there can only be few of them.
 LONG_STRING = 512
-_KEYS = np.array([secrets.randbits(64) | 1 for _ in range(LONG_STRING // 8 + 1)], dtype=np.uint64)
+_SECRET = secrets.token_bytes(64)
+_KEYS = np.array(
+    [[secrets.randbits(64) | 1 for _ in range(2)] for _ in range(LONG_STRING // 8)], np.uint64
+)
 _SHIFT = np.uint64(29)
 
 
@@ -41,7 +45,7 @@ class Strings:
     buffer: Bytes
     starts: Ints
     lengths: Ints
-    _hashes: list[Hashes] = field(default_factory=list, repr=False, compare=False)
+    _cache: dict[str, Ordered] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, values: Iterable[bytes]) -> Strings:
@@ -55,6 +59,17 @@ class Strings:
         """Strings that lie one after the other in ``data``."""
         return cls(np.frombuffer(data, np.uint8), np.cumsum(lengths) - lengths, lengths)
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[Strings]) -> Strings:
+        """One column of several, one after the other."""
+        sizes = np.array([len(part.buffer) for part in parts], np.int64)
+        shifts = np.cumsum(sizes) - sizes
+        return cls(
+            np.concatenate([part.buffer for part in parts]),
+            np.concatenate([p.starts + shift for p, shift in zip(parts, shifts, strict=True)]),
+            np.concatenate([part.lengths for part in parts]),
+        )
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -66,58 +81,69 @@ class Strings:
         return map(self.__getitem__, range(len(self)))
 
     def take(self, index: Ints) -> Strings:
-        """The strings at ``index`` (int64, any shape (k,)), sharing the buffer."""
+        """The strings at ``index`` (int64, shape (k,)), sharing the buffer."""
         return Strings(self.buffer, self.starts[index], self.lengths[index])
 
-    def hashes(self) -> Hashes:
-        """uint64 (n,): keyed per process, so that no file can be made to collide."""
-        if not self._hashes:
-            self._hashes.append(self._compute_hashes())
-        return self._hashes[0]
+    def ordered(self) -> Ordered:
+        """The hashes of all strings, and the order that sorts them."""
+        if "ordered" not in self._cache:
+            hashes = self._hash()
+            order = np.argsort(hashes[0])
+            self._cache["ordered"] = Ordered(hashes, order, hashes[0][order])
+        return self._cache["ordered"]
 
-    def _compute_hashes(self) -> Hashes:
-        result = np.empty(len(self), np.uint64)
+    def _hash(self) -> Hashes:
+        """uint64 (2, n): both hashes of every string."""
+        result = np.empty((2, len(self)), np.uint64)
         for length, index in _by_length(self.lengths):
             if length > LONG_STRING:
                 for i in index.tolist():
-                    digest = hashlib.blake2b(self[i], key=_KEYS.tobytes()[:64], digest_size=8)
-                    result[i] = int.from_bytes(digest.digest(), "little")
+                    digest = hashlib.blake2b(self[i], key=_SECRET, digest_size=16).digest()
+                    result[:, i] = np.frombuffer(digest, np.uint64)
                 continue
-            words = -(-length // 8)
-            for part in _slices(index, max(length, 1)):
-                padded = np.zeros((len(part), words * 8), np.uint8)
-                padded[:, :length] = _rows(self, part, length)
-                total = np.full(len(part), length, np.uint64)
-                for word, key in zip(padded.view(np.uint64).T, _KEYS, strict=False):
-                    total = (total ^ word) * key
-                    total ^= total >> _SHIFT
-                result[part] = total
+            step = max(1, GATHER_BYTES // max(length, 1))
+            for begin in range(0, len(index), step):
+                part = index[begin : begin + step]
+                result[:, part] = _mix(_words(self, part, length), length)
         return result
 
-    def equal(self, other: Strings) -> Flags:
-        """bool (n,): whether string i of both columns (of one length n) is the same."""
-        same: Flags = self.lengths == other.lengths
-        for length, index in _by_length(np.where(same, self.lengths, -1)):
-            if length <= 0:
-                continue
-            for part in _slices(index, length):
-                mine, others = _rows(self, part, length), _rows(other, part, length)
-                same[part] = (mine == others).all(axis=1)
-        return same
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """Hashes of a column.
+
+    Attributes:
+        hashes: uint64 (2, n), in the order of the column.
+        order: int64 (n,): positions that sort the first hash.
+        first: uint64 (n,): the first hash, sorted.
+    """
+
+    hashes: Hashes
+    order: Ints
+    first: Hashes
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a first hash comes twice."""
+        return bool((self.first[1:] == self.first[:-1]).any())
 
 
-def _rows(strings: Strings, index: Ints, length: int) -> Bytes:
-    """uint8 (k, length): the strings at ``index``, all of that length."""
-    if length == 0:
-        return np.empty((len(index), 0), np.uint8)
-    window: Bytes = sliding_window_view(strings.buffer, length)[strings.starts[index]]
-    return window
+def _words(strings: Strings, index: Ints, length: int) -> Hashes:
+    """uint64 (words, k): the strings at ``index``, all of ``length`` bytes, padded with zeros."""
+    padded = np.zeros((len(index), -(-length // 8) * 8), np.uint8)
+    if length:
+        window = sliding_window_view(strings.buffer, length)
+        padded[:, :length] = window[strings.starts[index]]
+    return padded.view(np.uint64).T
 
 
-def _slices(index: Ints, length: int) -> Iterator[Ints]:
-    step = max(1, GATHER_BYTES // length)
-    for begin in range(0, len(index), step):
-        yield index[begin : begin + step]
+def _mix(words: Hashes, length: int) -> Hashes:
+    """uint64 (2, k): two keyed hashes of each column of ``words``."""
+    total = np.full((2, words.shape[1]), length, np.uint64)
+    for word, keys in zip(words, _KEYS, strict=False):
+        total = (total ^ word) * keys[:, None]
+        total ^= total >> _SHIFT
+    return total
 
 
 def _by_length(lengths: Ints) -> Iterator[tuple[int, Ints]]:
@@ -129,8 +155,7 @@ def _by_length(lengths: Ints) -> Iterator[tuple[int, Ints]]:
         return
     narrow = lengths.astype(np.int16) if lengths.max() < 1 << 15 else lengths  # radix-sortable
     order = np.argsort(narrow, kind="stable")
-    ordered = lengths[order]
-    cuts = np.flatnonzero(np.diff(ordered)) + 1
+    cuts = np.flatnonzero(np.diff(lengths[order])) + 1
     for part in np.split(order, cuts):
         yield int(lengths[part[0]]), part
 
@@ -142,61 +167,44 @@ class Matching:
     Attributes:
         only_left, only_right: int64 positions of strings that the other column lacks.
         left, right: int64 positions of equal strings, pairwise.
-        repeated_left: int64 positions of strings that stood earlier in the left column.
     """
 
     only_left: Ints
     only_right: Ints
     left: Ints
     right: Ints
-    repeated_left: Ints
 
 
 def match(left: Strings, right: Strings) -> Matching:
-    """Compare two columns as sets, exactly.
-
-    Time and memory grow with the number and the bytes of the strings.
-    """
-    left_hashes, right_hashes = left.hashes(), right.hashes()
-    left_order, right_order = np.argsort(left_hashes), np.argsort(right_hashes)
-    left_sorted, right_sorted = left_hashes[left_order], right_hashes[right_order]
-    if _has_repeats(left_sorted) or _has_repeats(right_sorted):
+    """Compare two columns as sets; of a string that a column repeats, the last stands for all."""
+    ours, theirs = left.ordered(), right.ordered()
+    if ours.repeats or theirs.repeats:
         return _match_one_by_one(left, right)
-    place = np.searchsorted(right_sorted, left_sorted)
-    place[place == len(right_sorted)] = 0
-    found = right_sorted[place] == left_sorted if len(right_sorted) else np.zeros(len(left), bool)
-    paired_left, paired_right = left_order[found], right_order[place[found]]
-    if not left.take(paired_left).equal(right.take(paired_right)).all():
+    if np.array_equal(ours.first, theirs.first):
+        found, place = np.ones(len(left), bool), np.arange(len(right))
+    else:
+        place = np.searchsorted(theirs.first, ours.first)
+        place = np.minimum(place, max(len(right) - 1, 0))
+        found = theirs.first[place] == ours.first if len(right) else np.zeros(len(left), bool)
+    paired_left, paired_right = ours.order[found], theirs.order[place[found]]
+    if not np.array_equal(ours.hashes[1][paired_left], theirs.hashes[1][paired_right]):
         return _match_one_by_one(left, right)
     unmatched = np.ones(len(right), bool)
     unmatched[paired_right] = False
-    return Matching(
-        np.sort(left_order[~found]),
-        np.flatnonzero(unmatched),
-        paired_left,
-        paired_right,
-        np.empty(0, np.int64),
-    )
-
-
-def _has_repeats(ordered: Hashes) -> bool:
-    return bool((ordered[1:] == ordered[:-1]).any())
+    only_left = np.sort(ours.order[~found])
+    return Matching(only_left, np.flatnonzero(unmatched), paired_left, paired_right)
 
 
 def _match_one_by_one(left: Strings, right: Strings) -> Matching:
-    """The same answer through a dict, for columns that repeat themselves."""
-    first_left: dict[bytes, int] = {}
-    repeated = [i for i, value in enumerate(left) if first_left.setdefault(value, i) != i]
-    first_right: dict[bytes, int] = {}
-    for i, value in enumerate(right):
-        first_right.setdefault(value, i)
-    pairs = [(i, first_right[v]) for v, i in first_left.items() if v in first_right]
+    """The same answer by bytes, for columns that repeat themselves."""
+    ours = {value: i for i, value in enumerate(left)}
+    theirs = {value: i for i, value in enumerate(right)}
+    pairs = [(i, theirs[value]) for value, i in ours.items() if value in theirs]
     return Matching(
-        _ints(i for v, i in first_left.items() if v not in first_right),
-        _ints(i for v, i in first_right.items() if v not in first_left),
+        _ints(i for value, i in ours.items() if value not in theirs),
+        _ints(i for value, i in theirs.items() if value not in ours),
         _ints(i for i, _ in pairs),
         _ints(j for _, j in pairs),
-        _ints(repeated),
     )
 
 

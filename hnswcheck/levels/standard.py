@@ -189,20 +189,15 @@ def _recoverable(
     target: Target, parts: Parts, records: Strings, clean: bool, mixed: bool
 ) -> Recoverable:
     rows = target.wal if clean else target.read_all_wal()
-    indexed = _in_index({row.id for row in rows}, parts.id_map)
-    in_wal = vectors_in(rows, target.start, indexed)
-    aside = () if clean else quarantined_folders(parts.folder.path)
-    return locate(
-        records,
-        in_wal,
-        parts.ids_with_element(),
-        mixed,
-        (ids for folder in aside if (ids := _ids_in(folder)) is not None),
-    )
-
-
-def _in_index(records: set[bytes], id_map: IdMap | None) -> set[bytes]:
-    return set(positions(records, id_map.id_to_label.ids)) if id_map else set()
+    written = {row.id for row in rows}
+    indexed = positions(written, parts.id_map.id_to_label.ids) if parts.id_map else {}
+    in_wal = vectors_in(rows, target.start, indexed.keys())
+    if clean:
+        pending = len(positions(in_wal, records))
+        return Recoverable(len(records) - pending, pending, 0, 0, 0)
+    aside = map(_ids_in, quarantined_folders(parts.folder.path))
+    known = (ids for ids in aside if ids is not None)
+    return locate(records, in_wal, parts.ids_with_element(), mixed, known)
 
 
 def _ids_in(folder: Path) -> Strings | None:

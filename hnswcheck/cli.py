@@ -1,0 +1,249 @@
+"""The command line: options in, library call, exit code out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hnswcheck import __version__
+from hnswcheck.audit import audit as run_audit
+from hnswcheck.audit import failed
+from hnswcheck.demo import unpacked_demo
+from hnswcheck.errors import HnswcheckError, UsageError
+from hnswcheck.findings import REGISTRY, SEVERITIES, Kind, Severity
+from hnswcheck.output import text
+from hnswcheck.output.progress import shown
+from hnswcheck.report import Level, Report, StoreReport, json_schema
+
+app = typer.Typer(
+    help="The fsck for Chroma: says exactly whether vector index and records agree.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+#: typer brings its own click or uses the installed one; its usage errors share this base.
+CliError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
+
+INTERRUPTED = 130
+
+
+class Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class FailOn(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hnswcheck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+AUDIT_EXAMPLES = """
+Examples:
+
+  hnswcheck audit ./chroma
+
+  hnswcheck audit ./chroma --collection docs --all-ids
+
+  hnswcheck audit backup-*/ --fail-on warning --quiet
+
+  hnswcheck audit ./chroma --format json -o report.json
+
+Exit codes: 0 nothing at or above --fail-on; 1 findings; 2 wrong use; 3 could not be decided;
+130 interrupted.
+"""
+
+
+@app.command(epilog=AUDIT_EXAMPLES)
+def audit(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Persist directories.", show_default=False),
+    ],
+    level: Annotated[
+        Level, typer.Option(help="How much to read: counts only, or every id, label and link.")
+    ] = Level.STANDARD,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this collection (name or id); repeatable."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="What to write.")] = Format.TEXT,
+    fail_on: Annotated[FailOn, typer.Option(help="Which findings make the exit code 1.")] = (
+        FailOn.ERROR
+    ),
+    severity: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FINDING=LEVEL", help="Give a finding another severity here; repeatable."
+        ),
+    ] = None,
+    all_ids: Annotated[
+        bool, typer.Option("--all-ids", help="Name every affected id, not the first 20.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only the verdict, no progress.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there instead.")
+    ] = None,
+) -> None:
+    """Say of every collection whether its vector index and its records agree.
+
+    Reads only. Nothing in the directory is written, created or touched, and a running Chroma is
+    not disturbed.
+    """
+    severities = _severities(severity or [])
+    stores: list[StoreReport] = []
+    wrong_use = False
+    for path in paths:
+        try:
+            with shown(not quiet) as progress:
+                report = run_audit(path, level, collection, all_ids=all_ids, progress=progress)
+            stores += report.stores
+        except HnswcheckError as error:
+            complain(str(error))
+            stores.append(failed(path, level, error))
+            wrong_use |= isinstance(error, UsageError)
+    report = Report(tuple(stores)).with_severities(severities)
+    judged = [store for store in stores if store.chroma is not None or format is Format.JSON]
+    if judged:
+        shown_report = (
+            report
+            if format is Format.JSON
+            else Report(tuple(store for store in report.stores if store.chroma is not None))
+        )
+        _write(shown_report, format, quiet, output)
+    code = report.exit_code(fail_on.value)
+    raise typer.Exit(code if code == 1 or not wrong_use else UsageError.exit_code)
+
+
+def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
+    chosen: dict[str, Severity] = {}
+    for override in overrides:
+        finding, _, level = override.partition("=")
+        if finding not in REGISTRY:
+            raise UsageError(f"--severity: no finding {finding!r}; 'hnswcheck explain' lists them")
+        match = [s for s in SEVERITIES if s == level]
+        if not match:
+            raise UsageError(f"--severity: {level!r} is none of {', '.join(SEVERITIES)}")
+        chosen[finding] = match[0]
+    return chosen
+
+
+def _write(report: Report, format: Format, quiet: bool, output: Path | None) -> None:
+    if output is None:
+        _render(report, format, quiet, Console(highlight=False, markup=False, emoji=False))
+        return
+    try:
+        with output.open("w", encoding="utf-8") as file:
+            console = Console(file=file, highlight=False, markup=False, emoji=False)
+            _render(report, format, quiet, console)
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror or error}") from error
+
+
+def _render(report: Report, format: Format, quiet: bool, console: Console) -> None:
+    if format is Format.JSON:
+        console.file.write(report.to_json() + "\n")
+    else:
+        text.write(report, console, quiet)
+
+
+@app.command(epilog="Examples:\n\n  hnswcheck explain\n\n  hnswcheck explain records-missing")
+def explain(
+    finding: Annotated[
+        str | None, typer.Argument(metavar="FINDING", help="A finding's id; none lists all.")
+    ] = None,
+) -> None:
+    """Explain a finding: what Chroma does with it, and what to do."""
+    if finding is None:
+        for kind in REGISTRY.values():
+            typer.echo(f"{kind.severity:8} {kind.id:28} {kind.title}")
+        return
+    if finding not in REGISTRY:
+        raise UsageError(f"no finding {finding!r}; 'hnswcheck explain' lists them")
+    typer.echo("\n".join(_explained(REGISTRY[finding])))
+
+
+def _explained(kind: Kind) -> list[str]:
+    decides = "  (no verdict is possible)" if kind.undecides else ""
+    return [
+        f"{kind.id}: {kind.title}",
+        f"severity: {kind.severity}{decides}",
+        f"group:    {kind.group}",
+        f"Chroma:   {kind.consequence}",
+        f"Do:       {kind.remedy}",
+    ]
+
+
+@app.command(epilog="Example:\n\n  hnswcheck schema > report.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of 'audit --format json'."""
+    typer.echo(json_schema(), nl=False)
+
+
+@app.command(epilog="Example:\n\n  hnswcheck demo")
+def demo() -> None:
+    """Audit a damaged store that comes with the package, and show how to read the result."""
+    with unpacked_demo() as (store, about):
+        typer.echo(about)
+        report = run_audit(store)
+        _write(report, Format.TEXT, False, None)
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    line = text.visible(" ".join(message.split()))
+    typer.echo(f"hnswcheck: {line}", err=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = typer.main.get_command(app).main(
+            None if arguments is None else list(arguments), "hnswcheck", standalone_mode=False
+        )
+    except CliError as error:
+        says = getattr(error, "format_message", lambda: "")()
+        complain(f"{says or 'nothing to do'} (see hnswcheck --help)")
+        return UsageError.exit_code
+    except HnswcheckError as error:
+        complain(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing to flush at exit
+        return 0
+    return code if isinstance(code, int) else 0
