@@ -106,11 +106,11 @@ class _Found:
 
 
 def _store_report(path: str, level: Level, found: _Found, elapsed: float) -> StoreReport:
-    own = [REGISTRY[f.id] for f in found.findings]
-    statuses = {segment.status for segment in found.segments}
-    complete = not (any(kind.undecides for kind in own) or "undecided" in statuses)
+    kinds = {REGISTRY[f.id] for part in (found, *found.segments) for f in part.findings}
+    unsure = any(segment.status == "undecided" for segment in found.segments)
+    complete = not (unsure or any(kind.undecides for kind in kinds))
     verdict: Verdict = "consistent" if complete else "undecided"
-    if statuses & {"diverged", "corrupt"} or any(kind.severity == "error" for kind in own):
+    if any(kind.severity == "error" for kind in kinds):
         verdict = "damaged"
     schema = found.schema
     chroma = ChromaInfo(schema.line, dict(schema.migrations)) if schema else None

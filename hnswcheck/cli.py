@@ -123,20 +123,15 @@ def audit(
                 report = run_audit(path, level, collection, all_ids=all_ids, progress=progress)
             stores += report.stores
         except HnswcheckError as error:
+            if not error.finding:
+                raise
             complain(str(error))
             stores.append(failed(path, level, error))
             wrong_use |= isinstance(error, UsageError)
     report = Report(tuple(stores)).with_severities(severities)
-    judged = [store for store in stores if store.chroma is not None or format is Format.JSON]
-    if judged:
-        shown_report = (
-            report
-            if format is Format.JSON
-            else Report(tuple(store for store in report.stores if store.chroma is not None))
-        )
-        _write(shown_report, format, quiet, output)
+    _write(report, format, quiet, output)
     code = report.exit_code(fail_on.value)
-    raise typer.Exit(code if code == 1 or not wrong_use else UsageError.exit_code)
+    raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
 
 
 def _severities(overrides: Sequence[str]) -> dict[str, Severity]:

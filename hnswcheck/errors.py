@@ -7,7 +7,7 @@ class HnswcheckError(Exception):
     """Base of every error this package raises on purpose; the message is one line."""
 
     exit_code = 3
-    #: The finding that says the same in a report of several stores.
+    #: The finding that says the same in a report; empty where it is not about a store.
     finding = "file-unreadable"
 
 
@@ -15,6 +15,7 @@ class UsageError(HnswcheckError):
     """The question was wrong: an unknown level, collection, finding or severity."""
 
     exit_code = 2
+    finding = ""
 
 
 class StoreNotFound(UsageError):

@@ -38,6 +38,7 @@ from hnswcheck.report import (
 BEFORE_ALL = -1
 
 LAGGING = {"lag", "flush-interrupted"}
+UNREAD, NOTHING_TO_READ = "segment-path-unsafe", "segment-not-persisted"
 ACCOUNT_OF_RECORDS = {"records-missing", "records-phantom"}
 
 
@@ -76,6 +77,12 @@ class Target:
     def metadata_start(self) -> int:
         """Where the replay of METADATA begins."""
         return self.metadata_watermark.value if self.metadata_watermark else 0
+
+    @property
+    def start_known(self) -> bool:
+        """Whether both watermarks are numbers that one can replay from."""
+        marks = (self.vector_watermark, self.metadata_watermark)
+        return all(mark is None or mark.is_number(self.integers) for mark in marks)
 
     @property
     def was_flushed(self) -> bool:
@@ -131,7 +138,7 @@ class Target:
         """The status that findings amount to."""
         ids = {found.id for found in findings}
         errors = {i for i in ids if REGISTRY[i].severity == "error"}
-        if any(REGISTRY[i].undecides for i in ids):
+        if any(REGISTRY[i].undecides for i in ids) or UNREAD in ids:
             return "undecided"
         if errors - ACCOUNT_OF_RECORDS:
             return "corrupt"
@@ -139,7 +146,7 @@ class Target:
             return "diverged"
         if ids & LAGGING:
             return "lagging"
-        if "segment-not-persisted" in ids:
+        if NOTHING_TO_READ in ids:
             return "empty"
         written = self.records or self.peek.present or ledger.elements
         return "consistent" if written else "empty"

@@ -15,6 +15,23 @@ from hnswcheck.report import Finding, Pending, finding
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """Which elements stand in the way of replay.
+
+    Attributes:
+        undeletable: bool (ids,): the element of each id is tombstoned or not there at all.
+        tombstoned: bool (ids,): it is tombstoned.
+        dead_labels: tombstoned labels that the id map never named.
+        last_label: the label that was handed out last.
+    """
+
+    undeletable: Flags
+    tombstoned: Flags
+    dead_labels: AbstractSet[int]
+    last_label: int
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """What the WAL does to the index when Chroma opens the collection.
 
@@ -22,7 +39,7 @@ class Replay:
         labels_handed_out: how many new labels replay hands out at most.
         present: for every id that replay touches, whether the index has it afterwards.
         revived: positions in the id map of tombstoned ids that replay writes again.
-        blocked: ids whose deletion fails, because their element is tombstoned or absent.
+        blocked: ids whose replay fails, because their element is tombstoned or not there.
     """
 
     labels_handed_out: int = 0
@@ -48,24 +65,23 @@ class Balance:
 
 
 def replay_index(
-    rows: Sequence[WalRow], start: int, id_map: IdMap | None, deletable: Flags | None
+    rows: Sequence[WalRow], start: int, id_map: IdMap | None, marks: Marks | None, revives: bool
 ) -> Replay:
     """Apply the rows past ``start`` to the ids of the index.
 
     The rules are those of ``apply_log_chunk`` (rust/segment/src/local_hnsw.rs): add inserts an id
     that is not there; upsert inserts or changes; update changes; delete removes one that is there
-    and marks its element, which fails where it is marked already. Writing to a marked element
-    clears the mark (``addPoint`` in hnswalg.h).
+    and marks its element, which fails where it is marked already.
 
     Args:
-        deletable: bool (ids,): the element of each id is there and not tombstoned; None where the
-            elements were not read.
+        marks: None where the elements were not read, or where replay starts a new index.
+        revives: writing to a marked element clears the mark, as in 0.x; in 1.x it fails.
     """
     pending = [row for row in rows if row.seq_id > start]
-    base = {} if id_map is None else positions({row.id for row in pending}, id_map.id_to_label.ids)
-    present = {record: record in base for record in {row.id for row in pending}}
-    marked = {i for i in base.values() if deletable is not None and not deletable[i]}
-    at: dict[bytes, int | None] = dict(base)
+    base = {} if id_map is None else positions({r.id for r in pending}, id_map.id_to_label.ids)
+    present = {row.id: row.id in base for row in pending}
+    at: dict[bytes, int | None] = dict(base)  # None: a label that replay handed out
+    alive: set[int] = set()
     revived: set[int] = set()
     blocked: dict[bytes, None] = {}
     handed_out = 0
@@ -75,14 +91,21 @@ def replay_index(
             case "add" | "upsert" if not present[row.id]:
                 present[row.id], at[row.id] = True, None
                 handed_out += 1
+                if marks and not revives and marks.last_label + handed_out in marks.dead_labels:
+                    blocked[row.id] = None
             case "update" | "upsert" if present[row.id] and row.vector_bytes is not None:
-                if position in marked and position is not None:
-                    marked.discard(position)
-                    revived.add(position)
+                if marks and position is not None and marks.tombstoned[position]:
+                    if revives:
+                        alive.add(position)
+                        revived.add(position)
+                    elif position not in alive:
+                        blocked[row.id] = None
             case "delete" if present[row.id]:
                 present[row.id] = False
-                if position in marked:
-                    blocked[row.id] = None
+                if marks and position is not None and marks.undeletable[position]:
+                    if position not in alive:
+                        blocked[row.id] = None
+                    alive.discard(position)
             case _:
                 pass
     if id_map is not None and id_map.shape == "instance":
@@ -155,12 +178,17 @@ def check_balance(result: Balance, sampler: Sampler) -> Iterator[Finding]:
         yield finding("records-phantom", len(result.phantom), sample)
 
 
-def check_replay(replay: Replay, pending: Pending, sampler: Sampler) -> Iterator[Finding]:
-    """Findings about what waits in the WAL."""
+def check_replay(replay: Replay, sampler: Sampler) -> Iterator[Finding]:
+    """Pending operations that fail."""
     if replay.blocked:
         yield finding("replay-blocked", len(replay.blocked), sampler.bytes(replay.blocked))
-    if pending.total:
-        yield finding("lag", pending.total)
+
+
+def check_lag(rows: Sequence[WalRow], start: int) -> Iterator[Finding]:
+    """Rows past the replay start."""
+    waiting = sum(row.seq_id > start for row in rows)
+    if waiting:
+        yield finding("lag", waiting)
 
 
 def check_rows(
@@ -198,10 +226,11 @@ def check_watermark(
     """
     if watermark is None:
         return
-    forms = ("integer",) if integers else ("blob8", "blob24")
+    # 0.5 and 0.6 read an INTEGER as well.
+    forms = ("integer",) if integers else ("integer", "blob8", "blob24")
     if watermark.form not in forms:
         expected = "INTEGER" if integers else "8-byte big-endian BLOB"
         yield finding("watermark-encoding", 1, [segment], expected, watermark.form)
     value = watermark.value
-    if watermark.form != "other" and not 0 <= value <= min(highest, LARGEST_SEQ_ID):
+    if watermark.is_number(integers) and not 0 <= value <= min(highest, LARGEST_SEQ_ID):
         yield finding("watermark-impossible", 1, [segment], f"0 to {highest}", value)

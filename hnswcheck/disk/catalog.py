@@ -95,6 +95,14 @@ class Watermark:
     value: int
     form: WatermarkForm
 
+    def is_number(self, integers: bool) -> bool:
+        """Whether ``value`` is what Chroma takes it for, or what a writer surely meant.
+
+        Args:
+            integers: the line is 1.x, which reads no BLOB at all.
+        """
+        return self.form != "other" and not (integers and self.form == "digits")
+
 
 @dataclass(frozen=True, slots=True)
 class WalRow:
@@ -138,6 +146,8 @@ def read_schema(database: Database) -> Schema:
         missing = needed - columns.get(table, frozenset())
         if missing:
             raise SchemaUnknown(f"table {table} has no column {', '.join(sorted(missing))}")
+    for table in NEEDED_COLUMNS:  # a root page that is damaged shows at once
+        database.rows(f"SELECT max(rowid) FROM {table}")
     migrations = {
         text(name): _integer(version, "migrations.version")
         for name, version in database.rows("SELECT dir, max(version) FROM migrations GROUP BY dir")

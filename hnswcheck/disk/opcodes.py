@@ -6,6 +6,7 @@ first other one ends the reading. Sizes and names are those of Python's ``pickle
 
 from __future__ import annotations
 
+import pickletools
 from bisect import bisect_left
 from dataclasses import dataclass
 from enum import Enum
@@ -176,6 +177,8 @@ class _Cutter:
 
     def cut(self) -> tuple[Ints, Problem | None]:
         position, end, raw = 0, len(self.raw), self.raw
+        if raw and raw[0] != PROTO:
+            return np.empty(0, np.int64), Problem(Damage.INVALID, 0, "the file is no pickle")
         problem: Problem | None = Problem(Damage.TRUNCATED, end, "the file ends inside the id map")
         while position < end:
             op = raw[position]
@@ -189,8 +192,7 @@ class _Cutter:
                 break
             size = self._size(op, position)
             if size == 0:
-                text = f"opcode 0x{op:02x}, which Chroma never writes"
-                problem = Problem(Damage.UNSAFE, position, text)
+                problem = _foreign(op, position)
                 break
             if position + size > end:
                 break
@@ -234,6 +236,14 @@ class _Cutter:
         self._flush()
         self.pieces.append(starts)
         return end
+
+
+def _foreign(op: int, position: int) -> Problem:
+    """An opcode that is none of ours: of pickle's own, or of nobody's."""
+    if op in {ord(opcode.code) for opcode in pickletools.opcodes}:
+        text = f"opcode 0x{op:02x}, which Chroma never writes"
+        return Problem(Damage.UNSAFE, position, text)
+    return Problem(Damage.INVALID, position, f"0x{op:02x}, which is no opcode")
 
 
 _NO_RUN = np.empty(0, np.int64), 0

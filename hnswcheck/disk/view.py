@@ -2,7 +2,8 @@
 
 chroma.sqlite3 is opened ``mode=ro`` where sqlite can do that without writing. Where it cannot, it
 is read from a private copy: a hot journal (a writer was killed inside a transaction) would have to
-be rolled back, and a database in WAL mode makes even readers create a ``-shm`` file.
+be rolled back, root's sqlite chowns any journal that it finds, and a database in WAL mode makes
+even readers create a ``-shm`` file.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ WAL_MODE_AT, WAL_MODE = 18, 2
 
 BUSY_SECONDS = 5.0
 COPY_TRIES = 5
+#: A writer's journal lives as long as its transaction; one that stays is a dead writer's.
+JOURNAL_SECONDS, JOURNAL_POLL_SECONDS = 0.5, 0.005
 #: A file written within this time of being looked at may change again without its times showing
 #: it: kernels stamp files with a clock that ticks every few milliseconds.
 CLOCK_TICK_NS = 50_000_000
@@ -148,7 +151,7 @@ class Database:
         self._connection.close()
 
 
-class _NeedsCopy(HnswcheckError):
+class _NeedsCopy(StoreChanged):
     """sqlite would have to write before it could read."""
 
 
@@ -246,8 +249,8 @@ def open_store(path: Path) -> Iterator[StoreView]:
     database = _check_path(path)
     with ExitStack() as stack:
         try:
-            if _is_wal_mode(database):
-                raise _NeedsCopy("WAL mode")
+            if _is_wal_mode(database) or _has_lasting_journal(path):
+                raise _NeedsCopy(f"{DATABASE} cannot be read in place")
             opened = _connect(database, "ro")
             stack.callback(opened.close)
             opened.rows("SELECT count(*) FROM sqlite_master")
@@ -279,6 +282,8 @@ def _check_path(path: Path) -> Path:
         raise StoreNotFound(f"{str(path)!r}: {error}") from error
     if head != SQLITE_MAGIC:
         what = "is empty" if not head else "is not a sqlite database"
+        if any((folder / "header.bin").exists() for folder in path.iterdir()):
+            raise SqliteDamaged(f"{database} {what}, but vector segments lie beside it")
         raise NotAChromaStore(f"{database} {what}")
     return database
 
@@ -287,6 +292,16 @@ def _is_wal_mode(database: Path) -> bool:
     with database.open("rb") as file:
         head = file.read(WAL_MODE_AT + 2)
     return WAL_MODE in head[WAL_MODE_AT:]
+
+
+def _has_lasting_journal(root: Path) -> bool:
+    """Whether a journal is there that no living writer removes."""
+    until = time.monotonic() + JOURNAL_SECONDS
+    while look_at(root / (DATABASE + "-journal")) is not None:
+        if time.monotonic() > until:
+            return True
+        time.sleep(JOURNAL_POLL_SECONDS)
+    return False
 
 
 def _connect(database: Path, mode: str) -> Database:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hnswcheck.checks.files import check_files
+from hnswcheck.checks.ledger import check_lag
 from hnswcheck.disk.segment import ID_MAP, SegmentFolder
 from hnswcheck.report import Finding, Pending, SegmentReport, finding
 from hnswcheck.target import Target
@@ -13,6 +14,8 @@ from hnswcheck.target import Target
 
 def probe(target: Target, folder: SegmentFolder) -> SegmentReport:
     """Judge a segment by its header, its file sizes, the watermarks and the counts of sqlite."""
+    if folder.irregular:
+        return target.report(list(check_files(folder, None)))
     ledger = target.ledger(folder)
     pending = ledger.pending or Pending()
     findings = list(check_files(folder, target.collection.dimension))
@@ -22,8 +25,7 @@ def probe(target: Target, folder: SegmentFolder) -> SegmentReport:
         expected = f"at most {target.records - short}, by the counts"
         findings.append(finding("records-missing", short, (), expected, target.records))
     findings += target.check_watermarks()
-    if pending.total:
-        findings.append(finding("lag", pending.total))
+    findings += check_lag(target.wal, target.start)
     return target.report(findings, replace(ledger, missing=short if short > 0 else None))
 
 
@@ -31,7 +33,7 @@ def _check_presence(target: Target, folder: SegmentFolder) -> Iterator[Finding]:
     if not folder.states:
         if target.was_flushed:
             yield finding("segment-folder-missing")
-    elif ID_MAP not in folder.states and (folder.count or target.was_flushed):
+    elif ID_MAP not in folder.states and target.was_flushed:
         yield finding("id-map-missing")
 
 

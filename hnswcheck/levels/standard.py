@@ -20,9 +20,11 @@ from hnswcheck.checks.graph import (
 from hnswcheck.checks.idmap import check_id_map
 from hnswcheck.checks.ledger import (
     Balance,
+    Marks,
     Replay,
     balance,
     check_balance,
+    check_lag,
     check_replay,
     check_rows,
     positions,
@@ -36,8 +38,8 @@ from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.level0 import Chunk, Elements
 from hnswcheck.disk.links import LinkLists
 from hnswcheck.disk.segment import ID_MAP, LINKS, Advance, SegmentFolder, open_segment
-from hnswcheck.disk.strings import Flags, Strings
-from hnswcheck.report import Finding, Pending, Recoverable, SegmentReport, finding
+from hnswcheck.disk.strings import Strings
+from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
 from hnswcheck.target import Target
 
 NO_IDS = Strings.of(())
@@ -84,17 +86,21 @@ def standard(
     Raises:
         StoreChanged, StoreUnreadable: it could not be read.
     """
+    if folder.irregular:
+        return target.report(list(check_files(folder, None)))
     parts = read_parts(folder, sampler, advance)
-    replay = replay_index(target.wal, target.start, parts.id_map, _deletable(parts))
+    revives = not target.integers
+    replay = replay_index(target.wal, target.start, parts.id_map, _marks(parts, revives), revives)
     records = replay_records(target.wal, target.metadata_start, target.record_ids)
-    result = _balance(records, parts, replay)
+    result = _balance(records, parts, replay) if target.start_known else None
     ledger = target.ledger(folder)
     findings = [
         *check_files(folder, target.collection.dimension),
         *_check_absence(target, parts, result),
         *_check_contents(target, parts, replay, sampler),
         *(check_balance(result, sampler) if result else ()),
-        *check_replay(replay, ledger.pending or Pending(), sampler),
+        *check_replay(replay, sampler),
+        *(check_lag(target.wal, target.start) if target.start_known else ()),
         *check_rows(target.wal, target.collection.dimension, sampler),
         *target.check_watermarks(),
     ]
@@ -137,12 +143,21 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
     return Parts(folder, id_map, elements, links, placement, faults)
 
 
-def _deletable(parts: Parts) -> Flags | None:
-    """For each id of the id map, whether its element can be marked deleted."""
-    placement = parts.placement
-    if placement is None or not parts.folder.level0_whole or parts.known_id_map is None:
+def _marks(parts: Parts, goes_on: bool) -> Marks | None:
+    """What stands in the way of replay; nothing where it starts a new index.
+
+    Args:
+        goes_on: over an empty id map 0.x goes on with the old index; 1.x starts a new one.
+    """
+    placement, elements, id_map = parts.placement, parts.elements, parts.known_id_map
+    if placement is None or elements is None or id_map is None or not parts.folder.level0_whole:
         return None
-    return (placement.element >= 0) & ~placement.tombstoned
+    if not (goes_on or len(id_map.id_to_label.ids)):
+        return None
+    last = id_map.total_elements_added or 0
+    dead = elements.labels[elements.tombstoned & (elements.labels > np.uint64(last))]
+    undeletable = (placement.element < 0) | placement.tombstoned
+    return Marks(undeletable, placement.tombstoned, set(dead.tolist()), last)
 
 
 def _balance(records: Strings, parts: Parts, replay: Replay) -> Balance | None:
@@ -156,13 +171,15 @@ def _balance(records: Strings, parts: Parts, replay: Replay) -> Balance | None:
 def _check_absence(target: Target, parts: Parts, result: Balance | None) -> Iterator[Finding]:
     """Folder or id map not there: damage only if something was flushed, or is missing."""
     folder = parts.folder
-    if folder.irregular or ID_MAP in folder.states:
+    if ID_MAP in folder.states:
         return
     if not folder.states:
         if target.was_flushed or (result is not None and result.missing):
             yield finding("segment-folder-missing")
-    elif target.was_flushed or folder.count:
+    elif target.was_flushed or (result is not None and result.missing):
         yield finding("id-map-missing")
+    elif folder.count:
+        yield finding("flush-interrupted", folder.count)
 
 
 def _check_contents(

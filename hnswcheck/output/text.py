@@ -30,8 +30,12 @@ def visible(text: str) -> str:
 
 
 def write(report: Report, console: Console, quiet: bool = False) -> None:
-    """Write a report; with ``quiet`` only the verdict of each store."""
-    for number, store in enumerate(report.stores):
+    """Write a report; with ``quiet`` only the verdict of each store.
+
+    A store that could not be opened has nothing to show: its error said it all.
+    """
+    opened = [store for store in report.stores if store.chroma is not None]
+    for number, store in enumerate(opened):
         if number and not quiet:
             console.print()
         lines = [] if quiet else list(_store(store))
