@@ -106,7 +106,8 @@ class _Found:
 
 
 def _store_report(path: str, level: Level, found: _Found, elapsed: float) -> StoreReport:
-    kinds = {REGISTRY[f.id] for part in (found, *found.segments) for f in part.findings}
+    findings = found.findings + [f for segment in found.segments for f in segment.findings]
+    kinds = {REGISTRY[f.id] for f in findings}
     unsure = any(segment.status == "undecided" for segment in found.segments)
     complete = not (unsure or any(kind.undecides for kind in kinds))
     verdict: Verdict = "consistent" if complete else "undecided"
@@ -114,8 +115,8 @@ def _store_report(path: str, level: Level, found: _Found, elapsed: float) -> Sto
         verdict = "damaged"
     schema = found.schema
     chroma = ChromaInfo(schema.line, dict(schema.migrations)) if schema else None
-    findings, segments = tuple(found.findings), tuple(found.segments)
-    return StoreReport(path, verdict, level, complete, elapsed, chroma, findings, segments)
+    own, segments = tuple(found.findings), tuple(found.segments)
+    return StoreReport(path, verdict, level, complete, elapsed, chroma, own, segments)
 
 
 class _Audit:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -16,7 +17,7 @@ from hnswcheck import __version__
 from hnswcheck.audit import audit as run_audit
 from hnswcheck.audit import failed
 from hnswcheck.demo import unpacked_demo
-from hnswcheck.errors import HnswcheckError, UsageError
+from hnswcheck.errors import HnswcheckError, OutputFailed, UsageError
 from hnswcheck.findings import REGISTRY, SEVERITIES, Kind, Severity
 from hnswcheck.output import text
 from hnswcheck.output.progress import shown
@@ -115,6 +116,8 @@ def audit(
     not disturbed.
     """
     severities = _severities(severity or [])
+    if output is not None:
+        _keep_out(output, paths)
     stores: list[StoreReport] = []
     wrong_use = False
     for path in paths:
@@ -134,6 +137,13 @@ def audit(
     raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
 
 
+def _keep_out(output: Path, stores: Sequence[Path]) -> None:
+    place = output.resolve()
+    for store in stores:
+        if place.is_relative_to(store.resolve()):
+            raise UsageError(f"{output}: not within the store, where nothing may be written")
+
+
 def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
     chosen: dict[str, Severity] = {}
     for override in overrides:
@@ -149,21 +159,43 @@ def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
 
 def _write(report: Report, format: Format, quiet: bool, output: Path | None) -> None:
     if output is None:
-        _render(report, format, quiet, Console(highlight=False, markup=False, emoji=False))
+        emit(_rendered(report, format, quiet, colours=sys.stdout.isatty()))
         return
     try:
-        with output.open("w", encoding="utf-8") as file:
-            console = Console(file=file, highlight=False, markup=False, emoji=False)
-            _render(report, format, quiet, console)
+        output.write_text(_rendered(report, format, quiet, colours=False), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror or error}") from error
 
 
-def _render(report: Report, format: Format, quiet: bool, console: Console) -> None:
+def _rendered(report: Report, format: Format, quiet: bool, colours: bool) -> str:
     if format is Format.JSON:
-        console.file.write(report.to_json() + "\n")
-    else:
-        text.write(report, console, quiet)
+        return report.to_json() + "\n"
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=colours, highlight=False, markup=False, emoji=False)
+    text.write(report, console, quiet)
+    return page.getvalue()
+
+
+def emit(page: str) -> None:
+    """Write to stdout; a reader that has gone away changes nothing.
+
+    Raises:
+        OutputFailed: the page could not be written.
+    """
+    try:
+        sys.stdout.write(page)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputFailed(f"stdout: {error.strerror or error}") from error
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still buffered to nowhere, so that nothing fails at exit."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @app.command(epilog="Examples:\n\n  hnswcheck explain\n\n  hnswcheck explain records-missing")
@@ -174,12 +206,12 @@ def explain(
 ) -> None:
     """Explain a finding: what Chroma does with it, and what to do."""
     if finding is None:
-        for kind in REGISTRY.values():
-            typer.echo(f"{kind.severity:8} {kind.id:28} {kind.title}")
+        kinds = REGISTRY.values()
+        emit("".join(f"{k.severity:8} {k.id:28} {k.title}\n" for k in kinds))
         return
     if finding not in REGISTRY:
         raise UsageError(f"no finding {finding!r}; 'hnswcheck explain' lists them")
-    typer.echo("\n".join(_explained(REGISTRY[finding])))
+    emit("".join(f"{line}\n" for line in _explained(REGISTRY[finding])))
 
 
 def _explained(kind: Kind) -> list[str]:
@@ -196,14 +228,14 @@ def _explained(kind: Kind) -> list[str]:
 @app.command(epilog="Example:\n\n  hnswcheck schema > report.schema.json")
 def schema() -> None:
     """Print the JSON Schema of 'audit --format json'."""
-    typer.echo(json_schema(), nl=False)
+    emit(json_schema())
 
 
 @app.command(epilog="Example:\n\n  hnswcheck demo")
 def demo() -> None:
     """Audit a damaged store that comes with the package, and show how to read the result."""
     with unpacked_demo() as (store, about):
-        typer.echo(about)
+        emit(f"{about}\n")
         report = run_audit(store)
         _write(report, Format.TEXT, False, None)
 
@@ -238,7 +270,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing to flush at exit
-        return 0
     return code if isinstance(code, int) else 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+
+from hnswcheck.disk.scratch import scratch_directory
+from hnswcheck.errors import StoreUnreadable
 
 ARCHIVE = "demo.tar.xz"
 ABOUT = """\
@@ -21,9 +23,16 @@ full. The audit below reads both sides and compares them id by id: read the colu
 
 @contextmanager
 def unpacked_demo() -> Iterator[tuple[Path, str]]:
-    """(persist directory, what happened to it); the directory is gone afterwards."""
+    """(persist directory, what happened to it); the directory is gone afterwards.
+
+    Raises:
+        StoreUnreadable: there is no room to unpack it.
+    """
     data = files("hnswcheck").joinpath(ARCHIVE).read_bytes()
-    with tempfile.TemporaryDirectory(prefix="hnswcheck-demo-") as scratch:
-        with tarfile.open(fileobj=BytesIO(data)) as archive:
-            archive.extractall(scratch, filter="data")
-        yield Path(scratch), ABOUT
+    with scratch_directory() as scratch:
+        try:
+            with tarfile.open(fileobj=BytesIO(data)) as archive:
+                archive.extractall(scratch, filter="data")
+        except OSError as error:
+            raise StoreUnreadable(f"{scratch}: {error.strerror}") from error
+        yield scratch, ABOUT

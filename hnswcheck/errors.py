@@ -53,6 +53,12 @@ class StoreUnreadable(HnswcheckError):
     """The operating system did not let us read what an audit needs."""
 
 
+class OutputFailed(HnswcheckError):
+    """The report could not be delivered."""
+
+    finding = ""
+
+
 class StoreChanged(HnswcheckError):
     """The store changed while it was read."""
 

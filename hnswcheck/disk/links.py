@@ -9,7 +9,6 @@ one array of words.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +20,6 @@ from hnswcheck.disk.header import HIGHEST_LEVEL, Header
 #: Bytes read before the records have shown how long they are: a fixed part and one per element.
 #: With M = 16, one element in 16 has lists above level 0, which makes 8.5 bytes per element.
 FIRST_READ, USUAL_BYTES = 1 << 16, 12
-
-#: How far the next record is usually looked for: a few lists' worth of words.
-HOP = 256
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -92,37 +88,46 @@ def read_link_lists(path: Path, header: Header) -> LinkLists:
 
 def _parse(words: Words, header: Header) -> LinkLists:
     count, width = header.count, header.link_list_bytes
-    levels = np.zeros(count, np.uint8)
-    starts: list[int] = []
-    elements: list[int] = []
+    start = _nonzero_records(words)
+    size = words[start].astype(np.int64)
+    after = start + 1 + size // 4
+    # Every zero word between two such records is a record, too: an element of level 0.
+    skipped = start - np.concatenate(([0], after[:-1])) if len(start) else start
+    element = np.arange(len(start)) + np.cumsum(skipped)
+    level, remainder = np.divmod(size, width)
+    impossible = (remainder != 0) | (level > HIGHEST_LEVEL)
+    stops = np.flatnonzero((element >= count) | impossible | (after > len(words)))
+    good = int(stops[0]) if len(stops) else len(start)
+    used = int(after[good - 1]) if good else 0
+    missing = count - (int(element[good - 1]) + 1 if good else 0)
     bad: BadRecord | None = None
-    # Most records are a zero: hop from one nonzero word to the next, skipping list contents.
+    if good < len(start) and element[good] < count:
+        first = (int(element[good]), int(start[good]) * 4, int(size[good]))
+        bad = BadRecord(*first, truncated=not impossible[good])
+        used = int(start[good])
+    elif used + missing > len(words):
+        bad = BadRecord(count - missing + len(words) - used, len(words) * 4, 0, truncated=True)
+        used = len(words)
+    else:
+        used += missing
+    levels = np.zeros(count, np.uint8)
+    levels[element[:good]] = level[:good]
+    return _lists(words, header, levels, start[:good] + 1, element[:good], used * 4, bad)
+
+
+def _nonzero_records(words: Words) -> Ints:
+    """int64: where the records begin that are not a lone zero, if all lengths are true.
+
+    From each the next is the first nonzero word after its link lists.
+    """
     nonzero = np.flatnonzero(words)
-    hops, at, end = nonzero.data, words.data, len(words)
-    position = element = cursor = 0
-    while True:
-        cursor = bisect_left(hops, position, cursor, min(cursor + HOP, len(hops)))
-        if cursor < len(hops) and hops[cursor] < position:
-            cursor = bisect_left(hops, position, cursor)
-        following = hops[cursor] if cursor < len(hops) else end
-        skipped = min(following - position, count - element)
-        position += skipped
-        element += skipped
-        if element == count:
-            break
-        size = at[position] if position < end else 0
-        level, remainder = divmod(size, width)
-        after = position + 1 + size // 4
-        if remainder or level > HIGHEST_LEVEL or after > end:
-            possible = not remainder and level <= HIGHEST_LEVEL
-            bad = BadRecord(element, position * 4, size, truncated=possible)
-            break
-        starts.append(position + 1)
-        elements.append(element)
-        levels[element] = level
-        position = after
-        element += 1
-    return _lists(words, header, levels, np.array(starts, np.int64), elements, position * 4, bad)
+    following = np.searchsorted(nonzero, nonzero + 1 + words[nonzero] // 4).data
+    chain: list[int] = []
+    at = 0
+    while at < len(following):
+        chain.append(at)
+        at = following[at]
+    return nonzero[chain] if chain else nonzero[:0]
 
 
 def _lists(
@@ -130,11 +135,10 @@ def _lists(
     header: Header,
     levels: NDArray[np.uint8],
     starts: Ints,
-    elements: list[int],
+    upper: Ints,
     used_bytes: int,
     bad: BadRecord | None,
 ) -> LinkLists:
-    upper = np.array(elements, np.int64)
     per_element = levels[upper].astype(np.int64)
     owner = np.repeat(upper, per_element)
     first_list = np.repeat(np.cumsum(per_element) - per_element, per_element)

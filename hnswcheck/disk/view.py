@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from hnswcheck.disk.scratch import scratch_directory
 from hnswcheck.errors import (
     HnswcheckError,
     NotAChromaStore,
@@ -276,13 +276,14 @@ def _check_path(path: Path) -> Path:
             raise NotAChromaStore(f"{database}: not a file")
         with database.open("rb") as file:
             head = file.read(len(SQLITE_MAGIC))
+        segments = any((folder / "header.bin").exists() for folder in path.iterdir())
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:  # a NUL in the path
         raise StoreNotFound(f"{str(path)!r}: {error}") from error
     if head != SQLITE_MAGIC:
         what = "is empty" if not head else "is not a sqlite database"
-        if any((folder / "header.bin").exists() for folder in path.iterdir()):
+        if segments:
             raise SqliteDamaged(f"{database} {what}, but vector segments lie beside it")
         raise NotAChromaStore(f"{database} {what}")
     return database
@@ -321,7 +322,7 @@ def _database_states(root: Path) -> tuple[FileState | None, ...]:
 
 def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, tuple[FileState | None, ...]]:
     """Copy chroma.sqlite3 and its journal or WAL to scratch, proving that they stood still."""
-    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hnswcheck-")))
+    scratch = stack.enter_context(scratch_directory(root))
     for _ in range(COPY_TRIES):
         before = _database_states(root)
         needed = sum(state.size for state in before if state)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -39,6 +42,7 @@ from hnswcheck.disk.level0 import Chunk, Elements
 from hnswcheck.disk.links import LinkLists
 from hnswcheck.disk.segment import ID_MAP, LINKS, Advance, SegmentFolder, open_segment
 from hnswcheck.disk.strings import Strings
+from hnswcheck.errors import StoreChanged
 from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
 from hnswcheck.target import Target
 
@@ -134,13 +138,32 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
 
     if folder.irregular:
         return Parts(folder, None, None, None, None, faults)
-    id_map = folder.read_id_map(advance)
-    elements = folder.read_elements(visit, advance)
-    links = folder.read_links(advance)
+    with ThreadPoolExecutor(1) as other, _stopping(advance) as advance:
+        reading = other.submit(folder.read_elements, visit, advance)
+        id_map = folder.read_id_map(advance)
+        links = folder.read_links(advance)
+        elements = reading.result()
     if header is not None and links is not None and links.bad is None:
         check_links(links, header, faults)
     placement = place(elements, id_map) if elements and id_map else None
     return Parts(folder, id_map, elements, links, placement, faults)
+
+
+@contextmanager
+def _stopping(advance: Advance) -> Iterator[Advance]:
+    """``advance`` for a second thread, which then stops if this one fails or is interrupted."""
+    failed = Event()
+
+    def checked(count: int) -> None:
+        if failed.is_set():
+            raise StoreChanged("given up")
+        advance(count)
+
+    try:
+        yield checked
+    except BaseException:
+        failed.set()
+        raise
 
 
 def _marks(parts: Parts, goes_on: bool) -> Marks | None:
