@@ -30,11 +30,10 @@ from hnswcheck.report import (
 )
 from hnswcheck.target import Target, read_targets, segment_folder
 
-#: How often a segment that changes under us is read again, and the pause that doubles each time.
-TRIES = 6
-PAUSE_SECONDS = 0.05
-#: A store written this recently may be in the middle of a flush: damage must still be there, with
-#: nothing written in between, after as long a wait.
+#: How long a store that others write to is read again, with pauses that double.
+PATIENCE_SECONDS, PAUSE_SECONDS = 8.0, 0.05
+#: A segment written this recently may be in the middle of a flush: damage must still be there,
+#: with nothing written in between, after as long a wait.
 REST_SECONDS = 1.0
 
 
@@ -148,41 +147,70 @@ class _Audit:
     def _judge_all(
         self, collections: Sequence[Collection], schema: Schema
     ) -> dict[str, SegmentReport]:
-        """Judge all at once; whatever changed meanwhile, one by one."""
+        """Judge all at once; if anything changed meanwhile, one by one."""
         auditable = [c for c in collections if c.vector and c.metadata]
-        reports = self._judge_once(auditable, schema)
-        for collection in auditable:
-            if collection.id not in reports:
-                reports[collection.id] = self._judge_patiently(collection, schema)
-        return reports
+        reports = self._judge_together(auditable, schema)
+        if reports is not None:
+            return reports
+        until = time.monotonic() + PATIENCE_SECONDS
+        return {c.id: self._judge_patiently(c, schema, until) for c in auditable}
 
-    def _judge_patiently(self, collection: Collection, schema: Schema) -> SegmentReport:
-        for attempt in range(TRIES):
-            time.sleep(PAUSE_SECONDS * 2**attempt)
-            reports = self._judge_once([collection], schema)
-            if reports:
-                return reports[collection.id]
-        (target,) = read_targets(self.view, [collection], schema, with_ids=False)
-        return target.report([finding("store-changed")])
-
-    def _judge_once(
+    def _judge_together(
         self, collections: Sequence[Collection], schema: Schema
-    ) -> dict[str, SegmentReport]:
-        """Reports that are all true of one moment, or none."""
+    ) -> dict[str, SegmentReport] | None:
+        """Reports that are all true of one moment, or None."""
         folders = [path for c in collections if (path := segment_folder(self.view.root, c))]
         try:
             before = self.view.moment(folders)
             meter = _Meter(self.progress, folders if self.level is not Level.PROBE else ())
-            with_ids = self.level is not Level.PROBE
-            targets = read_targets(self.view, collections, schema, with_ids)
+            targets = read_targets(self.view, collections, schema, self.level is not Level.PROBE)
             reports = {t.collection.id: self._judge(t, meter) for t in targets}
             if not all(map(_may_be_trusted_at_once, reports.values())):
                 time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds(folders)))
-            if self.view.moment(folders) == before:
-                return reports
+            return reports if self.view.moment(folders) == before else None
         except StoreChanged:
-            pass
-        return {}
+            return None
+
+    def _judge_patiently(
+        self, collection: Collection, schema: Schema, until: float
+    ) -> SegmentReport:
+        pause = PAUSE_SECONDS
+        while True:
+            try:
+                return self._judge_alone(collection, schema)
+            except StoreChanged:
+                if time.monotonic() > until:
+                    break
+            time.sleep(pause)
+            pause *= 2
+        (target,) = read_targets(self.view, [collection], schema, with_ids=False)
+        return target.report([finding("store-changed")])
+
+    def _judge_alone(self, collection: Collection, schema: Schema) -> SegmentReport:
+        """A report that is true of one moment, while others go on writing.
+
+        What sqlite says is read in one transaction; the files must stand still from before it
+        until they have been read.
+
+        Raises:
+            StoreChanged: they did not.
+        """
+        folder = segment_folder(self.view.root, collection)
+        folders = [folder] if folder else []
+        before = self.view.moment_of_files(folders)
+        with self.view.database.snapshot():
+            with_ids = self.level is not Level.PROBE
+            (target,) = read_targets(self.view, [collection], schema, with_ids)
+            version = self.view.database.version()
+        report = self._judge(target, _Meter(self.progress, folders if with_ids else ()))
+        if self.view.moment_of_files(folders) != before:
+            raise StoreChanged("a segment changed while it was read")
+        if not _may_be_trusted_at_once(report):
+            early = REST_SECONDS - self.view.quiet_seconds(folders)
+            if early > 0 or self.view.database.version() != version:
+                time.sleep(max(0.0, early))
+                raise StoreChanged("a flush may be under way")
+        return report
 
     def _judge(self, target: Target, meter: _Meter) -> SegmentReport:
         vector = target.collection.vector

@@ -243,9 +243,10 @@ _KINDS = (
         "Compare with a backup; the vectors beside the link may be damaged too.",
     ),
     Kind(
-        "neighbour-duplicate", "graph", "warning", "link lists that name a neighbour twice",
-        "Harmless; the link is wasted. Parallel updates can leave one.",
-        "Nothing, if there are few.",
+        "neighbour-duplicate", "graph", "info", "link lists that name a neighbour twice",
+        "Harmless; the link is wasted. Chroma 1.x leaves a few itself, when one write adds and"
+        " updates in parallel.",
+        "Nothing.",
     ),
     Kind(
         "degree-too-large", "graph", "error", "link lists longer than they can be",

@@ -11,18 +11,15 @@ from hnswcheck.checks.store import check_segment_path
 from hnswcheck.disk.catalog import (
     Collection,
     Schema,
-    WalRow,
     Watermark,
     count_records,
-    highest_seq_id,
     read_record_ids,
-    read_wal,
-    read_wal_summary,
     read_watermarks,
 )
 from hnswcheck.disk.segment import Peek, SegmentFolder, peek_id_map
 from hnswcheck.disk.strings import Strings
 from hnswcheck.disk.view import StoreView
+from hnswcheck.disk.wal import WalRow, highest_seq_id, read_wal, read_wal_summary
 from hnswcheck.findings import REGISTRY
 from hnswcheck.report import (
     CollectionInfo,

@@ -156,7 +156,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run the program in a process of its own; ``prefix`` is the command that runs it."""
     return subprocess.run(
-        [*prefix, *PROGRAM, *map(os.fspath, arguments)],
+        [*prefix, *PROGRAM, *(os.fspath(argument) for argument in arguments)],
         capture_output=True,
         text=True,
         errors="surrogateescape",

@@ -8,9 +8,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.disk.catalog import LARGEST_SEQ_ID, WalRow, Watermark
+from hnswcheck.disk.catalog import LARGEST_SEQ_ID, Watermark
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.strings import Flags, Strings, match
+from hnswcheck.disk.wal import WalRow
 from hnswcheck.report import Finding, Pending, finding
 
 

@@ -9,8 +9,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from hnswcheck.disk.catalog import WalRow
 from hnswcheck.disk.strings import Strings, match
+from hnswcheck.disk.wal import WalRow
 from hnswcheck.report import Recoverable
 
 

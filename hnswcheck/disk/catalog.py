@@ -1,4 +1,4 @@
-"""chroma.sqlite3: collections, records, watermarks and the write-ahead log.
+"""chroma.sqlite3: collections, records and watermarks. The write-ahead log is in ``wal.py``.
 
 The tables are those of chroma-core/chroma's migrations (``rust/sqlite/migrations``; in 0.x
 ``chromadb/migrations``). No vector is ever loaded here.
@@ -39,11 +39,6 @@ TABLES_ONLY = (
 PERSISTED_TYPE = "urn:chroma:segment/vector/hnsw-local-persisted"
 
 PAGE_RECORDS = 1 << 16
-PAGE_WAL_ROWS = 1 << 14
-
-Operation = Literal["add", "update", "upsert", "delete"]
-OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
-FLOAT32 = b"FLOAT32"
 
 #: Integers past this are no counter of operations: damage that a third-party fix left.
 LARGEST_SEQ_ID = 1 << 53
@@ -104,21 +99,15 @@ class Watermark:
         return self.form != "other" and not (integers and self.form == "digits")
 
 
-@dataclass(frozen=True, slots=True)
-class WalRow:
-    """A row of ``embeddings_queue``, without its vector.
+def integer(value: object, what: str) -> int:
+    """An integer column.
 
-    Attributes:
-        operation: None for a code that Chroma does not know.
-        vector_bytes: length of the vector, None where the row has none.
-        readable: encoding and metadata are what Chroma can parse.
+    Raises:
+        SqliteDamaged: it holds something else.
     """
-
-    seq_id: int
-    operation: Operation | None
-    id: bytes
-    vector_bytes: int | None
-    readable: bool
+    if not isinstance(value, int):
+        raise SqliteDamaged(f"{what} is not an integer")
+    return value
 
 
 def text(value: object) -> str:
@@ -149,7 +138,7 @@ def read_schema(database: Database) -> Schema:
     for table in NEEDED_COLUMNS:  # a root page that is damaged shows at once
         database.rows(f"SELECT max(rowid) FROM {table}")
     migrations = {
-        text(name): _integer(version, "migrations.version")
+        text(name): integer(version, "migrations.version")
         for name, version in database.rows("SELECT dir, max(version) FROM migrations GROUP BY dir")
     }
     for name, version in migrations.items():
@@ -271,7 +260,7 @@ def _watermark(value: object) -> Watermark:
 def count_records(database: Database) -> dict[str, int]:
     """COUNT(*) of ``embeddings`` per metadata segment."""
     rows = database.rows("SELECT segment_id, count(*) FROM embeddings GROUP BY segment_id")
-    return {text(segment): _integer(count, "count") for segment, count in rows}
+    return {text(segment): integer(count, "count") for segment, count in rows}
 
 
 IDS_QUERY = """
@@ -359,74 +348,3 @@ def _ids_page(database: Database, where: str, key: tuple[bytes, bytes], limit: i
         raise StoreChanged("the records changed while they were read")
     starts = np.concatenate(([0], ends[:-1] + 1))
     return Strings(buffer, starts, ends - starts)
-
-
-def read_wal_summary(database: Database) -> dict[str, int]:
-    """How many rows each collection has in the WAL. Reads the whole table once."""
-    rows: dict[str, int] = {}
-    last = -1 << 63
-    while True:
-        page = database.rows(
-            "SELECT topic, count(*), max(seq_id) FROM (SELECT topic, seq_id FROM embeddings_queue"
-            " WHERE seq_id > ? ORDER BY seq_id LIMIT ?) GROUP BY topic",
-            (last, PAGE_RECORDS),
-        )
-        for topic, count, _ in page:
-            collection = collection_of(topic)
-            rows[collection] = rows.get(collection, 0) + _integer(count, "count")
-        if sum(_integer(row[1], "count") for row in page) < PAGE_RECORDS:
-            return rows
-        last = max(_integer(row[2], "seq_id") for row in page)
-
-
-def highest_seq_id(database: Database) -> int:
-    """The last seq_id in the WAL; the next write gets the number after it. 0 if it is empty."""
-    value = database.rows("SELECT max(seq_id) FROM embeddings_queue")[0][0]
-    return 0 if value is None else _integer(value, "embeddings_queue.seq_id")
-
-
-def collection_of(topic: object) -> str:
-    """The collection id in ``persistent://<tenant>/<namespace>/<collection id>``."""
-    return text(topic).rpartition("/")[2]
-
-
-def read_wal(database: Database, starts: Mapping[str, int]) -> dict[str, list[WalRow]]:
-    """The WAL rows of each collection with a seq_id above ``starts[collection id]``, in order."""
-    found: dict[str, list[WalRow]] = {collection: [] for collection in starts}
-    last = min(starts.values(), default=0)
-    while starts:
-        page = database.rows(
-            "SELECT seq_id, topic, operation, id, typeof(id), typeof(vector), length(vector),"
-            " encoding FROM embeddings_queue WHERE seq_id > ? ORDER BY seq_id LIMIT ?",
-            (last, PAGE_WAL_ROWS),
-        )
-        for seq_id, topic, *row in page:
-            last = _integer(seq_id, "embeddings_queue.seq_id")
-            collection = collection_of(topic)
-            if last > starts.get(collection, LARGEST_SEQ_ID << 10):
-                found[collection].append(_wal_row(last, row))
-        if len(page) < PAGE_WAL_ROWS:
-            break
-    return found
-
-
-def _wal_row(seq_id: int, row: list[object]) -> WalRow:
-    operation, record, id_type, vector_type, vector_bytes, encoding = row
-    known = isinstance(operation, int) and 0 <= operation < len(OPERATIONS)
-    has_vector = vector_type != b"null"
-    readable = id_type == b"text" and (
-        not has_vector or (vector_type == b"blob" and encoding == FLOAT32)
-    )
-    return WalRow(
-        seq_id,
-        OPERATIONS[operation] if known and isinstance(operation, int) else None,
-        record if isinstance(record, bytes) else str(record).encode(),
-        vector_bytes if has_vector and isinstance(vector_bytes, int) else None,
-        readable,
-    )
-
-
-def _integer(value: object, what: str) -> int:
-    if not isinstance(value, int):
-        raise SqliteDamaged(f"{what} is not an integer")
-    return value

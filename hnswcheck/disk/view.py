@@ -43,7 +43,7 @@ JOURNAL_SECONDS, JOURNAL_POLL_SECONDS = 0.5, 0.005
 #: A file written within this time of being looked at may change again without its times showing
 #: it: kernels stamp files with a clock that ticks every few milliseconds.
 CLOCK_TICK_NS = 50_000_000
-SETTLE_TRIES = 20
+SETTLE_TRIES = 5
 
 #: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
 #: Only a database whose pages run in circles needs more.
@@ -143,6 +143,15 @@ class Database:
         except sqlite3.Error as error:
             raise _translated(error) from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads within see one moment; writers have to wait, so be quick."""
+        self.rows("BEGIN")
+        try:
+            yield
+        finally:
+            self.rows("COMMIT")
+
     def version(self) -> object:
         """Changes whenever another connection commits."""
         return self.rows("PRAGMA data_version")[0][0]
@@ -191,32 +200,43 @@ class StoreView:
     database: Database
     source: tuple[FileState | None, ...] | None
 
-    def moment(self, folders: Sequence[Path] = ()) -> object:
+    def moment(self, folders: Sequence[Path]) -> object:
         """Equal before and after a reading if, and only if, nothing was written in between.
 
-        Covers chroma.sqlite3 and the files in ``folders``. Waits for files that were written in
-        this very instant to come to rest.
+        Covers chroma.sqlite3 and the files in ``folders``.
 
         Raises:
-            StoreChanged: they do not.
+            StoreChanged: they are being written at this instant, and go on being written.
         """
+        return self._settled(folders, with_database=True), self.database.version()
+
+    def moment_of_files(self, folders: Sequence[Path]) -> object:
+        """The same for the files in ``folders`` alone."""
+        return self._settled(folders, with_database=False)
+
+    def quiet_seconds(self, folders: Sequence[Path]) -> float:
+        """Seconds since a file in ``folders`` was last written to, by the clock of the files."""
+        states = self._states(folders, with_database=False)
+        newest = max((state.mtime_ns for state in states if state), default=0)
+        return abs(time.time_ns() - newest) / 1e9
+
+    def _settled(
+        self, folders: Sequence[Path], with_database: bool
+    ) -> tuple[FileState | None, ...]:
+        """States of files that have come to rest: see :data:`CLOCK_TICK_NS`."""
         for _ in range(SETTLE_TRIES):
-            states = self._states(folders)
+            states = self._states(folders, with_database)
             now = time.time_ns()
             if all(abs(now - state.changed_ns) > CLOCK_TICK_NS for state in states if state):
-                return (states, self.database.version())
+                return states
             time.sleep(CLOCK_TICK_NS / 1e9)
         raise StoreChanged("the store is being written without a pause")
 
-    def quiet_seconds(self, folders: Sequence[Path] = ()) -> float:
-        """Seconds since a file was last written to, by the clock of the files."""
-        newest = max((state.mtime_ns for state in self._states(folders) if state), default=0)
-        return abs(time.time_ns() - newest) / 1e9
-
-    def _states(self, folders: Sequence[Path]) -> tuple[FileState | None, ...]:
-        states = list(_database_states(self.root))
-        if self.source is not None and tuple(states) != self.source:
+    def _states(self, folders: Sequence[Path], with_database: bool) -> tuple[FileState | None, ...]:
+        database = _database_states(self.root)
+        if self.source is not None and database != self.source:
             raise StoreChanged(f"{DATABASE} was written while its copy was read")
+        states = list(database) if with_database else []
         for folder in folders:
             states += [look_at(folder), *list_directory(folder)]
         return tuple(states)

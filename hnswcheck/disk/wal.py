@@ -1,0 +1,102 @@
+"""The write-ahead log: table ``embeddings_queue``, without its vectors.
+
+Source: ``rust/log/src/sqlite_log.rs`` in chroma-core/chroma; in 0.x
+``chromadb/db/mixins/embeddings_queue.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from hnswcheck.disk.catalog import LARGEST_SEQ_ID, PAGE_RECORDS, integer, text
+from hnswcheck.disk.view import Database
+
+PAGE_WAL_ROWS = 1 << 14
+
+Operation = Literal["add", "update", "upsert", "delete"]
+OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
+FLOAT32 = b"FLOAT32"
+
+
+@dataclass(frozen=True, slots=True)
+class WalRow:
+    """A row of ``embeddings_queue``, without its vector.
+
+    Attributes:
+        operation: None for a code that Chroma does not know.
+        vector_bytes: length of the vector, None where the row has none.
+        readable: encoding and metadata are what Chroma can parse.
+    """
+
+    seq_id: int
+    operation: Operation | None
+    id: bytes
+    vector_bytes: int | None
+    readable: bool
+
+
+def read_wal_summary(database: Database) -> dict[str, int]:
+    """How many rows each collection has in the WAL. Reads the whole table once."""
+    rows: dict[str, int] = {}
+    last = -1 << 63
+    while True:
+        page = database.rows(
+            "SELECT topic, count(*), max(seq_id) FROM (SELECT topic, seq_id FROM embeddings_queue"
+            " WHERE seq_id > ? ORDER BY seq_id LIMIT ?) GROUP BY topic",
+            (last, PAGE_RECORDS),
+        )
+        for topic, count, _ in page:
+            collection = collection_of(topic)
+            rows[collection] = rows.get(collection, 0) + integer(count, "count")
+        if sum(integer(row[1], "count") for row in page) < PAGE_RECORDS:
+            return rows
+        last = max(integer(row[2], "seq_id") for row in page)
+
+
+def highest_seq_id(database: Database) -> int:
+    """The last seq_id in the WAL; the next write gets the number after it. 0 if it is empty."""
+    value = database.rows("SELECT max(seq_id) FROM embeddings_queue")[0][0]
+    return 0 if value is None else integer(value, "embeddings_queue.seq_id")
+
+
+def collection_of(topic: object) -> str:
+    """The collection id in ``persistent://<tenant>/<namespace>/<collection id>``."""
+    return text(topic).rpartition("/")[2]
+
+
+def read_wal(database: Database, starts: Mapping[str, int]) -> dict[str, list[WalRow]]:
+    """The WAL rows of each collection with a seq_id above ``starts[collection id]``, in order."""
+    found: dict[str, list[WalRow]] = {collection: [] for collection in starts}
+    last = min(starts.values(), default=0)
+    while starts:
+        page = database.rows(
+            "SELECT seq_id, topic, operation, id, typeof(id), typeof(vector), length(vector),"
+            " encoding FROM embeddings_queue WHERE seq_id > ? ORDER BY seq_id LIMIT ?",
+            (last, PAGE_WAL_ROWS),
+        )
+        for seq_id, topic, *row in page:
+            last = integer(seq_id, "embeddings_queue.seq_id")
+            collection = collection_of(topic)
+            if last > starts.get(collection, LARGEST_SEQ_ID << 10):
+                found[collection].append(_wal_row(last, row))
+        if len(page) < PAGE_WAL_ROWS:
+            break
+    return found
+
+
+def _wal_row(seq_id: int, row: list[object]) -> WalRow:
+    operation, record, id_type, vector_type, vector_bytes, encoding = row
+    known = isinstance(operation, int) and 0 <= operation < len(OPERATIONS)
+    has_vector = vector_type != b"null"
+    readable = id_type == b"text" and (
+        not has_vector or (vector_type == b"blob" and encoding == FLOAT32)
+    )
+    return WalRow(
+        seq_id,
+        OPERATIONS[operation] if known and isinstance(operation, int) else None,
+        record if isinstance(record, bytes) else str(record).encode(),
+        vector_bytes if has_vector and isinstance(vector_bytes, int) else None,
+        readable,
+    )
