@@ -223,6 +223,8 @@ class _Audit:
             return target.report(unsafe)
         meter.what = target.collection.name
         try:
+            if target.unreadable is not None:
+                raise StoreUnreadable(target.unreadable)
             folder = open_segment(target.folder)
             if self.level is Level.PROBE:
                 return probe(target, folder)

@@ -81,7 +81,9 @@ Exit codes: 0 nothing at or above --fail-on; 1 findings; 2 wrong use; 3 could no
 def audit(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Persist directories.", show_default=False),
+        typer.Argument(
+            readable=False, metavar="PATH...", help="Persist directories.", show_default=False
+        ),
     ],
     level: Annotated[
         Level, typer.Option(help="How much to read: counts only, or every id, label and link.")

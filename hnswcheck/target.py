@@ -20,6 +20,7 @@ from hnswcheck.disk.segment import Peek, SegmentFolder, peek_id_map
 from hnswcheck.disk.strings import Strings
 from hnswcheck.disk.view import StoreView
 from hnswcheck.disk.wal import WalRow, highest_seq_id, read_wal, read_wal_summary
+from hnswcheck.errors import StoreUnreadable
 from hnswcheck.findings import REGISTRY
 from hnswcheck.report import (
     CollectionInfo,
@@ -46,6 +47,7 @@ class Target:
     Attributes:
         folder: of its vector segment; None where its id is no safe name.
         peek: the head of its id map.
+        unreadable: why that could not be read, if it could not.
         start: where replay begins.
         records: rows of ``embeddings``.
         record_ids: their ids; empty at level probe.
@@ -68,6 +70,7 @@ class Target:
     wal_total: int | None
     highest: int
     integers: bool
+    unreadable: str | None
     read_all_wal: Callable[[], Sequence[WalRow]]
 
     @property
@@ -172,12 +175,17 @@ def read_targets(
     counts = count_records(database)
     heads: dict[str, tuple[Path | None, Peek, int]] = {}
     firsts: dict[str, int] = {}
+    unreadable: dict[str, str] = {}
     by_segment: dict[str, Collection] = {}
     for c in collections:
         assert c.vector is not None
         assert c.metadata is not None
         folder = segment_folder(view.root, c)
-        peek = peek_id_map(folder) if folder else Peek()
+        peek = Peek()
+        try:
+            peek = peek_id_map(folder) if folder else peek
+        except StoreUnreadable as error:
+            unreadable[c.id] = str(error)
         start = replay_start(peek, marks.get(c.vector.id))
         heads[c.id] = folder, peek, start
         seen = marks.get(c.metadata.id)
@@ -201,6 +209,7 @@ def read_targets(
             None if totals is None else totals.get(c.id, 0),
             highest,
             schema.integer_watermarks,
+            unreadable.get(c.id),
             lambda: read_wal(database, {c.id: BEFORE_ALL})[c.id],
         )
 

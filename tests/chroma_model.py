@@ -37,7 +37,6 @@ Shape = Literal["1.x", "0.6", "0.4"]
 CORRUPT = frozenset(
     {
         "element-unmapped",
-        "header-count-impossible",
         "id-map-missing",
         "label-missing",
         "label-tombstoned",
@@ -185,8 +184,12 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Collection:
-    """One collection: on disk, and in the memory of the process that has it open."""
+    """One collection: on disk, and in the memory of the process that has it open.
 
+    `ids` is what a client that wrote all this expects to find.
+    """
+
+    ids: Mapping[str, int] = field(default_factory=dict)
     shape: Shape = "1.x"
     tables: Tables = field(default_factory=Tables)
     folder: Folder | None = None
@@ -195,6 +198,7 @@ class Collection:
     holds_metadata_back: bool = False
 
     def log(self, rows: Sequence[Row]) -> None:
+        self.ids = replay(self.ids, rows)
         self.tables = replace(self.tables, wal=(*self.tables.wal, *rows))
 
     def catch_up(self, fate: Fate) -> None:
@@ -263,7 +267,7 @@ class Store:
 
     @classmethod
     def new(cls, names: Iterable[str], *, purges: bool = True, shape: Shape = "1.x") -> Store:
-        return cls({name: Collection(shape) for name in names}, purges)
+        return cls({name: Collection(shape=shape) for name in names}, purges)
 
     def write(self, name: str, changes: Sequence[Change], fate: Fate = Fate.APPLIED) -> None:
         """One call of a client, with what it logs."""
@@ -414,6 +418,12 @@ class Judgement:
         return frozenset(id for id, label in labels.items() if label in deleted)
 
     @property
+    def elementless(self) -> frozenset[str]:
+        """Ids of the id map whose element the index files lack."""
+        labels = self.id_map.labels if self.id_map else {}
+        return frozenset(id for id, label in labels.items() if label not in self.elements)
+
+    @property
     def lost(self) -> frozenset[str]:
         """Records whose vector neither a live element nor the log has."""
         labels = self.id_map.labels if self.id_map else {}
@@ -428,23 +438,31 @@ class Judgement:
         return self.records - in_segment - in_log
 
     @property
+    def unmapped(self) -> frozenset[int]:
+        """Live elements that nothing accounts for."""
+        return (self.unknown - self.explained) & self.of_elements(live=True)
+
+    @property
+    def in_the_way(self) -> frozenset[int]:
+        """Deleted elements that nothing accounts for: a later add of their label fails."""
+        return (self.unknown - self.explained) & self.of_elements(live=False)
+
+    @property
     def findings(self) -> dict[str, int]:
         """Finding ids with how many are affected."""
-        was_flushed = (self.shown.tables.watermark or 0) > 0
+        tables, folder = self.shown.tables, self.shown.folder
+        was_flushed = (tables.watermark or 0) > 0
         legacy = self.id_map is not None and bool(self.id_map.max_seq_id)
+        no_id_map = was_flushed and folder is not None and folder.id_map is None
         counts = {
             "lag": len(self.pending),
-            "records-missing": len(self.missing),
-            "records-phantom": len(self.phantom),
-            "replay-blocked": len(self.blocked),
-            "label-tombstoned": len(self.tombstoned),
-            "watermark-legacy": int(legacy and self.shown.tables.watermark is None),
-            "segment-folder-missing": int(was_flushed and self.shown.folder is None),
-            "id-map-missing": int(
-                was_flushed and self.shown.folder is not None and self.id_map is None
-            ),
+            "watermark-legacy": int(legacy and tables.watermark is None),
+            "segment-folder-missing": int(was_flushed and folder is None),
+            "id-map-missing": int(no_id_map),
+            "flush-interrupted": 0 if no_id_map else len(self.explained),
+            "element-unmapped": len(self.unmapped),
         }
-        counts |= self._newer_than_id_map(was_flushed)
+        counts |= {finding: len(ids) for finding, ids in self.ids.items()}
         return {finding: count for finding, count in counts.items() if count}
 
     @property
@@ -455,12 +473,15 @@ class Judgement:
             "records-phantom": self.phantom,
             "replay-blocked": self.blocked,
             "label-tombstoned": self.tombstoned,
+            "label-missing": self.elementless,
         }
         return {finding: names for finding, names in ids.items() if names}
 
     @property
     def status(self) -> str:
         found = self.findings.keys()
+        if self.in_the_way:
+            return "corrupt"
         for status, kinds in (("corrupt", CORRUPT), ("diverged", DIVERGED), ("lagging", LAGGING)):
             if found & kinds:
                 return status
@@ -475,16 +496,24 @@ class Judgement:
         operations = Counter(row.op for row in self.pending)
         return {op.name.lower(): operations[op] for op in Op}
 
-    def _newer_than_id_map(self, was_flushed: bool) -> dict[str, int]:
-        """Elements that a flush wrote whose id map never followed."""
-        live = self.of_elements(live=True)
-        id_map = self.id_map
-        if id_map is None:
-            return {} if was_flushed else {"flush-interrupted": len(self.elements)}
-        newer = len(self.elements) - id_map.total
-        if newer <= self.handed_out:
-            return {"flush-interrupted": max(newer, 0)}
-        return {"element-unmapped": len(live - set(id_map.labels.values()))}
+    @property
+    def _total(self) -> int:
+        return self.id_map.total if self.id_map else 0
+
+    @property
+    def unknown(self) -> frozenset[int]:
+        """Labels of elements that the id map does not account for."""
+        mapped = set(self.id_map.labels.values()) if self.id_map else set()
+        newer = {label for label in self.elements if label > self._total}
+        return frozenset(newer | (self.of_elements(live=True) - mapped))
+
+    @property
+    def explained(self) -> frozenset[int]:
+        """Those that replay writes to again, or that Chroma does not load at all."""
+        folder = self.shown.folder
+        if folder is None or not folder.loadable:
+            return self.unknown
+        return self.unknown & set(range(self._total + 1, self._total + self.handed_out + 1))
 
 
 def _handed_out(labels: Mapping[str, int], pending: Iterable[Row]) -> int:

@@ -26,8 +26,9 @@ def locate(
     records: Strings,
     in_wal: set[bytes],
     in_segment: Strings | None,
+    whole: bool,
     mixed: bool,
-    in_quarantine: Iterable[Strings],
+    in_quarantine: Iterable[Strings | None],
 ) -> Recoverable:
     """One source for each record, the best first: WAL, segment, quarantined folders.
 
@@ -35,8 +36,9 @@ def locate(
         records: the records after replay.
         in_wal: ids whose last vector the WAL has.
         in_segment: ids that have an element; None where the segment's files do not tell.
+        whole: no other record can have an element; else what is not found is not called lost.
         mixed: elements of several histories: a label proves nothing.
-        in_quarantine: ids that have an element, per folder.
+        in_quarantine: ids that have an element, per folder; None for one that does not tell.
     """
     source: NDArray[np.uint8] = np.zeros(len(records), np.uint8)
 
@@ -47,17 +49,19 @@ def locate(
     claim(Strings.of(in_wal), Source.WAL)
     if in_segment is not None:
         claim(in_segment, Source.SUSPECT if mixed else Source.SEGMENT)
-    for ids in in_quarantine:
-        if (source == Source.LOST).any():
-            claim(ids, Source.QUARANTINE)
+    quarantine_told = True
+    for ids in in_quarantine if (source == Source.LOST).any() else ():
+        quarantine_told &= ids is not None
+        claim(ids or Strings.of(()), Source.QUARANTINE)
     counts = np.bincount(source, minlength=len(Source)).tolist()
-    known = in_segment is not None or not counts[Source.LOST]
+    told = in_segment is not None or not counts[Source.LOST]
+    lost_known = not counts[Source.LOST] or (told and whole and quarantine_told)
     return Recoverable(
-        counts[Source.SEGMENT] if known else None,
+        counts[Source.SEGMENT] if told else None,
         counts[Source.WAL],
-        counts[Source.QUARANTINE],
-        counts[Source.SUSPECT] if known else None,
-        counts[Source.LOST] if known else None,
+        counts[Source.QUARANTINE] if lost_known or quarantine_told else None,
+        counts[Source.SUSPECT] if told else None,
+        counts[Source.LOST] if lost_known else None,
     )
 
 

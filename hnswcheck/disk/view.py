@@ -13,10 +13,9 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from hnswcheck.disk.scratch import scratch_directory
 from hnswcheck.errors import (
@@ -238,7 +237,9 @@ class StoreView:
             raise StoreChanged(f"{DATABASE} was written while its copy was read")
         states = list(database) if with_database else []
         for folder in folders:
-            states += [look_at(folder), *list_directory(folder)]
+            states.append(look_at(folder))
+            with suppress(StoreUnreadable):  # said when the segment is judged
+                states += list_directory(folder)
         return tuple(states)
 
 
@@ -326,7 +327,7 @@ def _has_lasting_journal(root: Path) -> bool:
 
 
 def _connect(database: Path, mode: str) -> Database:
-    uri = f"file:{quote(str(database.absolute()))}?mode={mode}"
+    uri = f"{database.absolute().as_uri()}?mode={mode}"
     try:
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False

@@ -42,7 +42,7 @@ from hnswcheck.disk.level0 import Chunk, Elements
 from hnswcheck.disk.links import LinkLists
 from hnswcheck.disk.segment import ID_MAP, LINKS, Advance, SegmentFolder, open_segment
 from hnswcheck.disk.strings import Strings
-from hnswcheck.errors import StoreChanged
+from hnswcheck.errors import StoreChanged, StoreUnreadable
 from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
 from hnswcheck.target import Target
 
@@ -236,10 +236,13 @@ def _recoverable(
         pending = len(positions(in_wal, records))
         return Recoverable(len(records) - pending, pending, 0, 0, 0)
     aside = map(_ids_in, quarantined_folders(parts.folder.path))
-    known = (ids for ids in aside if ids is not None)
-    return locate(records, in_wal, parts.ids_with_element(), mixed, known)
+    whole = parts.id_map is None or parts.id_map.problem is None
+    return locate(records, in_wal, parts.ids_with_element(), whole, mixed, aside)
 
 
 def _ids_in(folder: Path) -> Strings | None:
-    """Ids whose vector a folder holds that was moved aside."""
-    return read_parts(open_segment(folder), Sampler(), lambda _: None).ids_with_element()
+    """Ids whose vector a folder holds that was moved aside; None where it does not tell."""
+    try:
+        return read_parts(open_segment(folder), Sampler(), lambda _: None).ids_with_element()
+    except StoreUnreadable:
+        return None
