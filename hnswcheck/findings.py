@@ -221,8 +221,9 @@ _KINDS = (
         " write.", RESTORE,
     ),
     Kind(
-        "element-unmapped", "elements", "error", "live elements that no id has",
-        "Queries that find one fail with \"Error finding id\".", RESTORE,
+        "element-unmapped", "elements", "error", "elements that the id map does not know of",
+        "Queries that find a live one fail with \"Error finding id\"; a deleted one blocks the"
+        " write that is to get its label.", RESTORE,
     ),
     Kind(
         "flush-interrupted", "elements", "warning", "the index files are newer than the id map",

@@ -485,7 +485,8 @@ class Judgement:
         for status, kinds in (("corrupt", CORRUPT), ("diverged", DIVERGED), ("lagging", LAGGING)):
             if found & kinds:
                 return status
-        return "empty" if self.shown == Shown(Tables(), None) else "consistent"
+        untouched = self.shown.tables == Tables() and self.shown.folder in (None, NEW_FOLDER)
+        return "empty" if untouched else "consistent"
 
     @property
     def damaged(self) -> bool:

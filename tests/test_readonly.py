@@ -121,13 +121,14 @@ def violations(trace: str, root: Path) -> list[str]:
 
 
 def _touches(line: str, root: Path) -> bool:
-    places = []
-    if line.partition("(")[0] not in DATA_CALLS.split():
-        for directory, path in RELATIVE.findall(line):
-            places.append(os.path.join(directory, path))
+    if line.partition("(")[0] in DATA_CALLS.split():
+        places = DESCRIPTOR.findall(QUOTED.sub("", line))
+    else:
+        alone = RELATIVE.sub("", line)
+        places = DESCRIPTOR.findall(QUOTED.sub("", alone))
+        places += [str(Path(directory) / path) for directory, path in RELATIVE.findall(line)]
         # Where no descriptor says what a path is relative to, it may be relative to anything.
-        places += [os.path.join(root, path) for path in QUOTED.findall(RELATIVE.sub("", line))]
-    places += DESCRIPTOR.findall(QUOTED.sub("", RELATIVE.sub("", line)))
+        places += [str(root / path) for path in QUOTED.findall(alone)]
     return any(_is_below(place, root) for place in places)
 
 
@@ -390,18 +391,22 @@ def test_a_directory_of_somebody_else_gives_the_same_report(public: Path) -> Non
 
 
 @as_root
-@pytest.mark.parametrize("mode", [0o000, 0o111, 0o311, 0o444])
-def test_a_persist_directory_that_may_not_be_read_is_undecided(mode: int, public: Path) -> None:
-    store, other = (unpack(name, public) for name in (SOUND, LAGGING))
-    store.chmod(mode)
-    done, both = as_nobody(other, ["audit", store], ["audit", other, store, "--format", "json"])
-    assert str(store) in one_line(done.err)
-    assert (done.code, done.out) == (3, "")
-    one_line(both.err)
-    assert both.code == 3
-    fine, unread = json.loads(both.out)["stores"]
-    assert (fine["verdict"], unread["verdict"]) == ("consistent", "undecided")
-    assert [found["id"] for found in unread["findings"]] == ["file-unreadable"]
+def test_a_persist_directory_that_may_not_be_read_is_undecided(public: Path) -> None:
+    other = unpack(LAGGING, public)
+    stores = [unpack(SOUND, public / mode) for mode in ("000", "111", "311", "444")]
+    commands: list[Sequence[str | Path]] = []
+    for store in stores:
+        store.chmod(int(store.parent.name, 8))
+        commands += [["audit", store], ["audit", other, store, "--format", "json"]]
+    results = as_nobody(other, *commands)
+    for store, alone, both in zip(stores, results[::2], results[1::2], strict=True):
+        assert str(store) in one_line(alone.err)
+        assert (alone.code, alone.out) == (3, "")
+        one_line(both.err)
+        assert both.code == 3
+        fine, unread = json.loads(both.out)["stores"]
+        assert (fine["verdict"], unread["verdict"]) == ("consistent", "undecided")
+        assert [found["id"] for found in unread["findings"]] == ["file-unreadable"]
 
 
 @as_root
@@ -416,17 +421,16 @@ def test_a_directory_without_leave_to_list_gives_no_traceback_on_garbage(public:
 
 
 @as_root
-@pytest.mark.parametrize("name", [SOUND, HOT_JOURNAL, WAL_MODES[0]])
-def test_a_database_that_may_not_be_read_is_undecided(name: str, public: Path) -> None:
-    store, other = unpack(name, public / "store"), unpack(SOUND, public)
+def test_a_database_that_may_not_be_read_is_undecided(public: Path) -> None:
     commands: list[Sequence[str | Path]] = []
-    for path in sorted(store.glob("chroma.sqlite3*")):
-        if path.suffix == ".sqlite3-shm":
-            continue
-        copy = public / f"without {path.name}"
-        shutil.copytree(store, copy)
-        (copy / path.name).chmod(0)
-        commands += [["audit", copy, "--level", level] for level in LEVELS]
+    for name in (SOUND, HOT_JOURNAL, WAL_MODES[0]):
+        for file in ("chroma.sqlite3", "chroma.sqlite3-journal", "chroma.sqlite3-wal"):
+            store = unpack(name, public / file)
+            if (store / file).exists():
+                (store / file).chmod(0)
+                commands += [["audit", store, "--level", level] for level in LEVELS]
+    assert len(commands) == 10
+    other = unpack(SOUND, public)
     before = snapshot(public)
     for done in as_nobody(other, *commands):
         assert "chroma.sqlite3" in one_line(done.err)
@@ -436,24 +440,24 @@ def test_a_database_that_may_not_be_read_is_undecided(name: str, public: Path) -
 
 
 @as_root
-@pytest.mark.parametrize(
-    "file",
-    ["header.bin", "data_level0.bin", "link_lists.bin", "index_metadata.pickle", "."],
-)
-def test_a_segment_file_that_may_not_be_read_is_undecided(file: str, public: Path) -> None:
-    store, other = unpack(SOUND, public / "store"), unpack(SOUND, public)
-    (folder,) = segment_folders(store)
-    (folder / file).chmod(0)
-    text, document = as_nobody(other, ["audit", store], ["audit", store, "--format", "json"])
-    assert text.code == document.code == 3
-    assert "Traceback" not in text.err
-    assert len(text.err.splitlines()) <= 1
-    assert "Permission denied" in text.out + text.err
-    (found,) = json.loads(document.out)["stores"]
-    assert (found["verdict"], found["complete"]) == ("undecided", False)
-    ids = [f["id"] for s in (found, *found["segments"]) for f in s["findings"]]
-    assert ids == ["file-unreadable"]
-    assert [segment["status"] for segment in found["segments"]] == ["undecided"]
+def test_a_segment_file_that_may_not_be_read_is_undecided(public: Path) -> None:
+    commands: list[Sequence[str | Path]] = []
+    for file in ("header.bin", "data_level0.bin", "link_lists.bin", "index_metadata.pickle", "."):
+        store = unpack(SOUND, public / f"without {file}")
+        (folder,) = segment_folders(store)
+        (folder / file).chmod(0)
+        commands += [["audit", store], ["audit", store, "--format", "json"]]
+    results = as_nobody(unpack(SOUND, public), *commands)
+    for text, document in zip(results[::2], results[1::2], strict=True):
+        assert text.code == document.code == 3
+        assert "Traceback" not in text.err
+        assert len(text.err.splitlines()) <= 1
+        assert "Permission denied" in text.out + text.err
+        (found,) = json.loads(document.out)["stores"]
+        assert (found["verdict"], found["complete"]) == ("undecided", False)
+        ids = [f["id"] for s in (found, *found["segments"]) for f in s["findings"]]
+        assert ids == ["file-unreadable"]
+        assert [segment["status"] for segment in found["segments"]] == ["undecided"]
 
 
 @as_root

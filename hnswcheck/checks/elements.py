@@ -24,13 +24,13 @@ class Placement:
         element: int64 (ids,): the element of each pair of the id map, -1 where there is none. Of
             several with one label the last, as hnswlib's loader takes it.
         tombstoned: bool (ids,): that element is marked deleted.
-        unmapped: int64: live elements whose label no id has.
+        unmapped: bool (count,): live elements whose label no id has.
         duplicated: uint64: labels that more than one element carries.
     """
 
     element: Ints
     tombstoned: Flags
-    unmapped: Ints
+    unmapped: Flags
     duplicated: Labels
 
 
@@ -42,15 +42,24 @@ def place(elements: Elements, id_map: IdMap) -> Placement:
     return Placement(
         element,
         (element >= 0) & elements.tombstoned[element] if len(elements.labels) else element >= 0,
-        np.flatnonzero(~mapped & ~elements.tombstoned),
+        ~mapped & ~elements.tombstoned,
         repeated_labels(elements.labels),
     )
 
 
 def check_elements(
-    elements: Elements, placement: Placement, id_map: IdMap, replay: Replay, sampler: Sampler
+    elements: Elements,
+    placement: Placement,
+    id_map: IdMap,
+    replay: Replay,
+    revives: bool,
+    sampler: Sampler,
 ) -> Iterator[Finding]:
-    """Findings about labels; what an interrupted flush explains becomes that one finding."""
+    """Findings about labels; what an interrupted flush explains becomes that one finding.
+
+    Args:
+        revives: this Chroma line writes to a deleted element as to any other (0.x).
+    """
     if len(placement.duplicated):
         labels = sampler.places(f"label {n}" for n in placement.duplicated.tolist())
         yield finding("label-duplicate", len(placement.duplicated), labels)
@@ -63,28 +72,18 @@ def check_elements(
     if len(dead[~revived]):
         sample = sampler.strings(ids.take(dead[~revived]))
         yield finding("label-tombstoned", len(dead[~revived]), sample)
-    handed_out = _handed_out_by_replay(elements, id_map, replay)
-    explained = placement.unmapped[handed_out[placement.unmapped]]
-    unexplained = placement.unmapped[~handed_out[placement.unmapped]]
-    if len(unexplained):
-        places = (f"element {i}, label {elements.labels[i]}" for i in unexplained.tolist())
-        yield finding("element-unmapped", len(unexplained), sampler.places(places))
-    early = len(explained) + int(revived.sum())
-    never_mapped = elements.labels > np.uint64(id_map.total_elements_added or 0)
-    early += int(np.count_nonzero(handed_out & never_mapped & elements.tombstoned))
+    # Above the counter: labels that the next writes will get.
+    total = id_map.total_elements_added or 0
+    beyond = elements.labels > np.uint64(total)
+    stray = placement.unmapped | (beyond & elements.tombstoned)
+    handed_out = beyond & (elements.labels <= np.uint64(total + replay.labels_handed_out))
+    unexplained = stray & ~handed_out
+    if revives:
+        unexplained &= ~elements.tombstoned
+    if unexplained.any():
+        found = np.flatnonzero(unexplained)
+        places = (f"element {i}, label {elements.labels[i]}" for i in found.tolist())
+        yield finding("element-unmapped", len(found), sampler.places(places))
+    early = int(np.count_nonzero(stray & handed_out)) + int(revived.sum())
     if early:
         yield finding("flush-interrupted", early)
-
-
-def _handed_out_by_replay(elements: Elements, id_map: IdMap, replay: Replay) -> Flags:
-    """bool (count,): labels that the WAL explains, because replay hands them out again.
-
-    Over an empty id map 1.x starts a new index with label 1; 0.x goes on counting.
-    """
-    total = id_map.total_elements_added or 0
-    last_labels = {total} if len(id_map.id_to_label.ids) else {total, 0}
-    handed_out = np.zeros(len(elements.labels), bool)
-    for last in last_labels:
-        beyond = elements.labels - np.uint64(last + 1)  # wraps to huge for labels at or below it
-        handed_out |= beyond < np.uint64(replay.labels_handed_out)
-    return handed_out

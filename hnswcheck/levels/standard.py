@@ -94,7 +94,9 @@ def standard(
         return target.report(list(check_files(folder, None)))
     parts = read_parts(folder, sampler, advance)
     revives = not target.integers
-    replay = replay_index(target.wal, target.start, parts.id_map, _marks(parts, revives), revives)
+    replay = replay_index(
+        target.wal, target.start, parts.id_map, _marks(parts, target.integers), revives
+    )
     records = replay_records(target.wal, target.metadata_start, target.record_ids)
     result = _balance(records, parts, replay) if target.start_known else None
     ledger = target.ledger(folder)
@@ -166,16 +168,17 @@ def _stopping(advance: Advance) -> Iterator[Advance]:
         raise
 
 
-def _marks(parts: Parts, goes_on: bool) -> Marks | None:
-    """What stands in the way of replay; nothing where it starts a new index.
+def _starts_over(id_map: IdMap, integers: bool) -> bool:
+    """Whether replay starts a new index: 1.x does over an empty id map, 0.x goes on."""
+    return integers and not len(id_map.id_to_label.ids)
 
-    Args:
-        goes_on: over an empty id map 0.x goes on with the old index; 1.x starts a new one.
-    """
+
+def _marks(parts: Parts, integers: bool) -> Marks | None:
+    """What stands in the way of replay; nothing where it starts a new index."""
     placement, elements, id_map = parts.placement, parts.elements, parts.known_id_map
     if placement is None or elements is None or id_map is None or not parts.folder.level0_whole:
         return None
-    if not (goes_on or len(id_map.id_to_label.ids)):
+    if _starts_over(id_map, integers):
         return None
     last = id_map.total_elements_added or 0
     dead = elements.labels[elements.tombstoned & (elements.labels > np.uint64(last))]
@@ -215,10 +218,14 @@ def _check_contents(
         yield from check_id_map(parts.id_map, size, header, dimension, sampler)
     if header is None or not folder.level0_whole:
         return
-    if parts.elements and parts.placement and parts.known_id_map:
-        yield from check_elements(
-            parts.elements, parts.placement, parts.known_id_map, replay, sampler
-        )
+    elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map
+    if elements is not None and placement is not None and id_map is not None:
+        if _starts_over(id_map, target.integers):
+            if elements.live:
+                yield finding("flush-interrupted", elements.live)
+        else:
+            revives = not target.integers
+            yield from check_elements(elements, placement, id_map, replay, revives, sampler)
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)
