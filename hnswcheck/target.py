@@ -79,6 +79,11 @@ class Target:
         return self.metadata_watermark.value if self.metadata_watermark else 0
 
     @property
+    def revives(self) -> bool:
+        """Whether a write to a deleted element clears the mark, as in 0.x, or fails (1.x)."""
+        return not self.integers
+
+    @property
     def start_known(self) -> bool:
         """Whether both watermarks are numbers that one can replay from."""
         marks = (self.vector_watermark, self.metadata_watermark)

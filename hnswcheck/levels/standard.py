@@ -93,10 +93,8 @@ def standard(
     if folder.irregular:
         return target.report(list(check_files(folder, None)))
     parts = read_parts(folder, sampler, advance)
-    revives = not target.integers
-    replay = replay_index(
-        target.wal, target.start, parts.id_map, _marks(parts, target.integers), revives
-    )
+    marks = _marks(parts, target.integers)
+    replay = replay_index(target.wal, target.start, parts.id_map, marks, target.revives)
     records = replay_records(target.wal, target.metadata_start, target.record_ids)
     result = _balance(records, parts, replay) if target.start_known else None
     ledger = target.ledger(folder)
@@ -224,8 +222,7 @@ def _check_contents(
             if elements.live:
                 yield finding("flush-interrupted", elements.live)
         else:
-            revives = not target.integers
-            yield from check_elements(elements, placement, id_map, replay, revives, sampler)
+            yield from check_elements(elements, placement, id_map, replay, target.revives, sampler)
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)
