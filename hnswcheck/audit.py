@@ -11,9 +11,17 @@ from typing import Protocol
 
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.store import check_folders, check_segment_path, check_segment_rows
-from hnswcheck.disk.catalog import PERSISTED_TYPE, Collection, Schema, read_collections, read_schema
+from hnswcheck.disk.catalog import (
+    PERSISTED_TYPE,
+    Collection,
+    Schema,
+    read_collections,
+    read_schema,
+    still_there,
+)
 from hnswcheck.disk.segment import open_segment
-from hnswcheck.disk.view import StoreView, list_directory, open_store
+from hnswcheck.disk.text import path_text
+from hnswcheck.disk.view import FileState, StoreView, list_directory, open_store
 from hnswcheck.errors import HnswcheckError, StoreChanged, StoreUnreadable, UsageError
 from hnswcheck.findings import REGISTRY
 from hnswcheck.levels.probe import probe
@@ -86,15 +94,20 @@ def audit(
     except ValueError:
         known = ", ".join(Level)
         raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
-    with open_store(Path(path)) as view:
-        found = _Audit(view, level, Sampler(all_ids), progress).run(collections)
-    return Report((_store_report(str(path), level, found, time.monotonic() - started),))
+    try:
+        with open_store(Path(path)) as view:
+            found = _Audit(view, level, Sampler(all_ids), progress).run(collections)
+    except HnswcheckError as error:
+        if str(path) in str(error) or not error.finding:
+            raise
+        raise type(error)(f"{path}: {error}") from error
+    return Report((_store_report(path, level, found, time.monotonic() - started),))
 
 
 def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) -> StoreReport:
     """The report of a store that raised ``error`` instead of giving one."""
-    found = _Found(None, [finding(error.finding, 1, [str(error)])], [])
-    return _store_report(str(path), level, found, 0.0)
+    found = _Found(None, [finding(error.finding, 1, [path_text(str(error))])], [])
+    return _store_report(path, level, found, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +117,9 @@ class _Found:
     segments: list[SegmentReport]
 
 
-def _store_report(path: str, level: Level, found: _Found, elapsed: float) -> StoreReport:
+def _store_report(
+    path: str | os.PathLike[str], level: Level, found: _Found, elapsed: float
+) -> StoreReport:
     findings = found.findings + [f for segment in found.segments for f in segment.findings]
     kinds = {REGISTRY[f.id] for f in findings}
     unsure = any(segment.status == "undecided" for segment in found.segments)
@@ -115,7 +130,9 @@ def _store_report(path: str, level: Level, found: _Found, elapsed: float) -> Sto
     schema = found.schema
     chroma = ChromaInfo(schema.line, dict(schema.migrations)) if schema else None
     own, segments = tuple(found.findings), tuple(found.segments)
-    return StoreReport(path, verdict, level, complete, elapsed, chroma, own, segments)
+    return StoreReport(
+        path_text(Path(path)), verdict, level, complete, elapsed, chroma, own, segments
+    )
 
 
 class _Audit:
@@ -128,20 +145,24 @@ class _Audit:
         self.progress = progress
 
     def run(self, wanted: Sequence[str] | None) -> _Found:
-        schema = read_schema(self.view.database)
-        collections = read_collections(self.view.database, schema)
+        listing = list_directory(self.view.root)
+        with self.view.database.snapshot():
+            schema = read_schema(self.view.database)
+            collections = read_collections(self.view.database, schema)
         selected = _select(collections, wanted)
-        findings = list(self._check_store(collections))
+        findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
         try:
             reports = self._judge_all(selected, schema)
         except HnswcheckError as error:
-            findings.append(finding(error.finding, 1, [str(error)]))
+            findings.append(finding(error.finding, 1, [path_text(str(error))]))
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
 
-    def _check_store(self, collections: Sequence[Collection]) -> Iterator[Finding]:
+    def _check_store(
+        self, listing: Sequence[FileState], collections: Sequence[Collection]
+    ) -> Iterator[Finding]:
         segments = {s.id for c in collections for s in (c.vector, c.metadata) if s}
-        yield from check_folders(list_directory(self.view.root), segments, self.sampler)
+        yield from check_folders(listing, segments, self.sampler)
         yield from check_segment_rows(collections, self.sampler)
 
     def _judge_all(
@@ -153,7 +174,8 @@ class _Audit:
         if reports is not None:
             return reports
         until = time.monotonic() + PATIENCE_SECONDS
-        return {c.id: self._judge_patiently(c, schema, until) for c in auditable}
+        judged = {c.id: self._judge_patiently(c, schema, until) for c in auditable}
+        return {key: report for key, report in judged.items() if report is not None}
 
     def _judge_together(
         self, collections: Sequence[Collection], schema: Schema
@@ -162,6 +184,8 @@ class _Audit:
         folders = [path for c in collections if (path := segment_folder(self.view.root, c))]
         try:
             before = self.view.moment(folders)
+            if not all(still_there(self.view.database, collections)):
+                return None
             meter = _Meter(self.progress, folders if self.level is not Level.PROBE else ())
             targets = read_targets(self.view, collections, schema, self.level is not Level.PROBE)
             reports = {t.collection.id: self._judge(t, meter) for t in targets}
@@ -173,7 +197,7 @@ class _Audit:
 
     def _judge_patiently(
         self, collection: Collection, schema: Schema, until: float
-    ) -> SegmentReport:
+    ) -> SegmentReport | None:
         pause = PAUSE_SECONDS
         while True:
             try:
@@ -186,8 +210,10 @@ class _Audit:
         (target,) = read_targets(self.view, [collection], schema, with_ids=False)
         return target.report([finding("store-changed")])
 
-    def _judge_alone(self, collection: Collection, schema: Schema) -> SegmentReport:
+    def _judge_alone(self, collection: Collection, schema: Schema) -> SegmentReport | None:
         """A report that is true of one moment, while others go on writing.
+
+        None for a collection that was dropped meanwhile.
 
         What sqlite says is read in one transaction; the files must stand still from before it
         until they have been read.
@@ -199,6 +225,8 @@ class _Audit:
         folders = [folder] if folder else []
         before = self.view.moment_of_files(folders)
         with self.view.database.snapshot():
+            if not all(still_there(self.view.database, [collection])):
+                return None
             with_ids = self.level is not Level.PROBE
             (target,) = read_targets(self.view, [collection], schema, with_ids)
             version = self.view.database.version()
@@ -230,7 +258,7 @@ class _Audit:
                 return probe(target, folder)
             return standard(target, folder, self.sampler, meter.advance)
         except StoreUnreadable as error:
-            return target.report([finding(error.finding, 1, [str(error)])])
+            return target.report([finding(error.finding, 1, [path_text(str(error))])])
 
 
 def _may_be_trusted_at_once(report: SegmentReport) -> bool:

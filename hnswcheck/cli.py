@@ -17,6 +17,7 @@ from hnswcheck import __version__
 from hnswcheck.audit import audit as run_audit
 from hnswcheck.audit import failed
 from hnswcheck.demo import unpacked_demo
+from hnswcheck.disk.text import path_text
 from hnswcheck.errors import HnswcheckError, OutputFailed, UsageError
 from hnswcheck.findings import REGISTRY, SEVERITIES, Kind, Severity
 from hnswcheck.output import text
@@ -244,7 +245,7 @@ def demo() -> None:
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    line = text.visible(" ".join(message.split()))
+    line = text.visible(path_text(" ".join(message.split())))
     typer.echo(f"hnswcheck: {line}", err=True)
 
 

@@ -86,8 +86,14 @@ class Target:
     @property
     def start_known(self) -> bool:
         """Whether both watermarks are numbers that one can replay from."""
-        marks = (self.vector_watermark, self.metadata_watermark)
-        return all(mark is None or mark.is_number(self.integers) for mark in marks)
+        mark = self.vector_watermark
+        return self.records_known and (mark is None or mark.is_number(self.integers))
+
+    @property
+    def records_known(self) -> bool:
+        """Whether METADATA's watermark is, which is all that the records need."""
+        mark = self.metadata_watermark
+        return mark is None or mark.is_number(self.integers)
 
     @property
     def was_flushed(self) -> bool:
@@ -97,7 +103,7 @@ class Target:
     def ledger(self, folder: SegmentFolder) -> Ledger:
         """The accounts, as far as sqlite, header and the head of the id map tell."""
         watermark = self.vector_watermark.value if self.vector_watermark else None
-        if watermark is None and self.peek.present:
+        if watermark is None:
             watermark = self.peek.max_seq_id
         return Ledger(
             records=self.records,

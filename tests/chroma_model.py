@@ -392,11 +392,11 @@ class Judgement:
 
     @property
     def blocked(self) -> frozenset[str]:
-        """Ids of pending rows that reach an element which the index files have as deleted."""
-        if self.shown.folder is None or self.id_map is None or not self.shown.folder.loadable:
+        """Ids of pending rows that hnswlib refuses: `markDelete` and `addPoint` throw."""
+        if self.id_map is None or not self.id_map.labels:
             return frozenset()
         labels, next_label = dict(self.id_map.labels), self.id_map.total + 1
-        deleted, stuck = self.of_elements(live=False), set()
+        live, stuck = {label: e.live for label, e in self.elements.items()}, set()
         for row in self.pending:
             label = labels.get(row.id)
             if label is None and row.op in (Op.ADD, Op.UPSERT):
@@ -406,7 +406,9 @@ class Judgement:
                 continue
             if row.op is Op.DELETE:
                 del labels[row.id]
-            if label in deleted:
+            if live.get(label, row.op is not Op.DELETE):
+                live[label] = row.op is not Op.DELETE
+            else:
                 stuck.add(row.id)
         return frozenset(stuck)
 
@@ -439,24 +441,18 @@ class Judgement:
 
     @property
     def unmapped(self) -> frozenset[int]:
-        """Live elements that nothing accounts for."""
-        return (self.unknown - self.explained) & self.of_elements(live=True)
-
-    @property
-    def in_the_way(self) -> frozenset[int]:
-        """Deleted elements that nothing accounts for: a later add of their label fails."""
-        return (self.unknown - self.explained) & self.of_elements(live=False)
+        """Elements that nothing accounts for: a later add of a deleted one's label would fail."""
+        return self.unknown - self.explained
 
     @property
     def findings(self) -> dict[str, int]:
         """Finding ids with how many are affected."""
         tables, folder = self.shown.tables, self.shown.folder
         was_flushed = (tables.watermark or 0) > 0
-        legacy = self.id_map is not None and bool(self.id_map.max_seq_id)
         no_id_map = was_flushed and folder is not None and folder.id_map is None
         counts = {
             "lag": len(self.pending),
-            "watermark-legacy": int(legacy and tables.watermark is None),
+            "watermark-legacy": int(self._legacy_watermark is not None),
             "segment-folder-missing": int(was_flushed and folder is None),
             "id-map-missing": int(no_id_map),
             "flush-interrupted": 0 if no_id_map else len(self.explained),
@@ -480,12 +476,10 @@ class Judgement:
     @property
     def status(self) -> str:
         found = self.findings.keys()
-        if self.in_the_way:
-            return "corrupt"
         for status, kinds in (("corrupt", CORRUPT), ("diverged", DIVERGED), ("lagging", LAGGING)):
             if found & kinds:
                 return status
-        untouched = self.shown.tables == Tables() and self.shown.folder in (None, NEW_FOLDER)
+        untouched = self.shown.tables == Tables() and not self.elements and not self._total
         return "empty" if untouched else "consistent"
 
     @property
@@ -496,6 +490,17 @@ class Judgement:
     def pending_by_operation(self) -> dict[str, int]:
         operations = Counter(row.op for row in self.pending)
         return {op.name.lower(): operations[op] for op in Op}
+
+    @property
+    def watermark(self) -> int | None:
+        """The watermark that counts. 1.x takes one from an id map only if that is not empty."""
+        return self._legacy_watermark or self.shown.tables.watermark
+
+    @property
+    def _legacy_watermark(self) -> int | None:
+        folder, watermark = self.shown.folder, self.shown.tables.watermark
+        in_use = watermark is None and folder is not None and folder.loadable
+        return self.id_map.max_seq_id if in_use and self.id_map else None
 
     @property
     def _total(self) -> int:

@@ -12,12 +12,15 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import hnswcheck
 
 REPOSITORY = Path(__file__).parents[1]
 CORPUS = REPOSITORY / "fixtures" / "corpus"
@@ -175,3 +178,23 @@ def one_line(text: str) -> str:
     assert text.startswith("hnswcheck: "), text
     assert not re.search(r"Traceback|Error\b.*line \d+", text), text
     return text
+
+
+# --- The corpus, audited -------------------------------------------------------------------------
+
+Answer = hnswcheck.Report | hnswcheck.HnswcheckError
+
+
+@functools.cache
+def corpus_answers() -> dict[tuple[str, hnswcheck.Level], Answer]:
+    """What an audit says of every fixture at every level: a report, or why there is none."""
+    answers: dict[tuple[str, hnswcheck.Level], Answer] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        stores = [unpack(name, Path(scratch)) for name in NAMES]
+        for store in stores:
+            for level in hnswcheck.Level:
+                try:
+                    answers[store.name, level] = hnswcheck.audit(store, level)
+                except hnswcheck.HnswcheckError as error:
+                    answers[store.name, level] = error
+    return answers

@@ -274,12 +274,13 @@ with path.open("r+b") as file:
         time.sleep(0.002)
 """
 COMMITTER = """
-import itertools, sqlite3, sys
+import itertools, sqlite3, sys, time
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
 for number in itertools.count():
-    database.execute("UPDATE collections SET dimension = dimension")
+    database.execute(f"PRAGMA user_version = {number % 1000}")
     if not number:
         print("writing", flush=True)
+    time.sleep(0.02)
 """
 
 

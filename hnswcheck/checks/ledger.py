@@ -56,12 +56,11 @@ class Balance:
     Attributes:
         missing: ids that sqlite has and the index lacks.
         phantom: ids that the index has and sqlite lacks.
-        records, index_ids: how many each side has.
+        index_ids: how many ids the index has.
     """
 
     missing: tuple[bytes, ...]
     phantom: tuple[bytes, ...]
-    records: int
     index_ids: int
 
 
@@ -149,7 +148,7 @@ def balance(records: Strings, replay: Replay, index_ids: Strings) -> Balance:
         size += present - (record in indexed)
         _set(missing, record, record in recorded and not present)
         _set(phantom, record, present and record not in recorded)
-    return Balance(tuple(missing), tuple(phantom), len(records), size)
+    return Balance(tuple(missing), tuple(phantom), size)
 
 
 def _set(members: set[bytes], record: bytes, belongs: bool) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.disk.catalog import Collection, text
+from hnswcheck.disk.catalog import Collection
+from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import FileState, list_directory, look_at
 from hnswcheck.report import Finding, finding
 
@@ -28,11 +29,11 @@ def check_folders(
     folders = [state.name for state in listing if state.is_directory or state.is_symlink]
     unclaimed = [name for name in folders if UUID.fullmatch(name) and name not in segments]
     if unclaimed:
-        names = sampler.places(map(_shown, unclaimed))
+        names = sampler.places(map(path_text, unclaimed))
         yield finding("segment-folder-unclaimed", len(unclaimed), names)
     aside = [name for name in folders if QUARANTINED.match(name)]
     if aside:
-        names = sampler.places(map(_shown, aside))
+        names = sampler.places(map(path_text, aside))
         yield finding("segment-folder-quarantined", len(aside), names)
 
 
@@ -60,7 +61,3 @@ def quarantined_folders(segment: Path) -> list[Path]:
     names = [state.name for state in list_directory(segment.parent) if state.is_directory]
     matches = [(QUARANTINED.match(name), name) for name in names]
     return [segment.parent / n for m, n in reversed(matches) if m and m.group(1) == segment.name]
-
-
-def _shown(name: str) -> str:
-    return text(name.encode("utf-8", "surrogateescape"))

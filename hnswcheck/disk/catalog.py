@@ -7,7 +7,7 @@ The tables are those of chroma-core/chroma's migrations (``rust/sqlite/migration
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from hnswcheck.disk.strings import Strings
+from hnswcheck.disk.text import text
 from hnswcheck.disk.view import Database, Row
 from hnswcheck.errors import NotAChromaStore, SchemaUnknown, SqliteDamaged, StoreChanged
 
@@ -110,13 +111,6 @@ def integer(value: object, what: str) -> int:
     return value
 
 
-def text(value: object) -> str:
-    """A text column as str; what is not UTF-8 becomes visible escapes."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return "" if value is None else str(value)
-
-
 def read_schema(database: Database) -> Schema:
     """Which schema this is.
 
@@ -187,6 +181,19 @@ def read_collections(database: Database, schema: Schema) -> tuple[Collection, ..
             )
         )
     return tuple(sorted(found, key=lambda c: (c.tenant, c.database, c.name, c.id)))
+
+
+def still_there(database: Database, collections: Sequence[Collection]) -> Iterator[bool]:
+    """Whether sqlite still gives each collection the segments that it has here."""
+    only = collections[0].id.encode() if len(collections) == 1 else None
+    rows = database.rows(
+        "SELECT s.id, s.collection FROM segments s JOIN collections c ON c.id = s.collection"
+        " WHERE ?1 IS NULL OR s.collection = CAST(?1 AS TEXT)",
+        (only,),
+    )
+    known = {(text(segment), text(collection)) for segment, collection in rows}
+    for c in collections:
+        yield all((s.id, c.id) in known for s in (c.vector, c.metadata) if s)
 
 
 def _collections_query(schema: Schema) -> str:

@@ -36,6 +36,7 @@ SQLITE_MAGIC = b"SQLite format 3\x00"
 WAL_MODE_AT, WAL_MODE = 18, 2
 
 BUSY_SECONDS = 5.0
+SNAPSHOT_SECONDS = 2.0
 COPY_TRIES = 5
 #: A writer's journal lives as long as its transaction; one that stays is a dead writer's.
 JOURNAL_SECONDS, JOURNAL_POLL_SECONDS = 0.5, 0.005
@@ -46,7 +47,7 @@ SETTLE_TRIES = 5
 
 #: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
 #: Only a database whose pages run in circles needs more.
-OPS_PER_CALLBACK = 1_000_000
+OPS_PER_CALLBACK = 100_000
 OPS_FIXED = 50_000_000
 OPS_PER_BYTE = 10
 
@@ -121,6 +122,7 @@ class Database:
         self._connection = connection
         self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
         self._spent = 0
+        self._deadline: float | None = None
         connection.text_factory = bytes
         connection.set_progress_handler(self._tick, OPS_PER_CALLBACK)
         for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
@@ -128,27 +130,41 @@ class Database:
 
     def _tick(self) -> bool:
         self._spent += 1
-        return self._spent > self._budget
+        return self._spent > self._budget or self._too_long()
+
+    def _too_long(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows of a statement, in a read transaction of its own.
 
         Raises:
             SqliteBusy, SqliteDamaged, SchemaUnknown, NotAChromaStore, StoreUnreadable.
+            StoreChanged: within a snapshot, when it would take too long.
         """
         self._spent = 0
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
+            if self._too_long():
+                raise StoreChanged("reading on would have kept a writer waiting") from error
             raise _translated(error) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all reads within see one moment; writers have to wait, so be quick."""
+        """Let all reads within see one moment.
+
+        A writer has to wait meanwhile; chromadb 1.x gives up after 5 s, so this does before.
+
+        Raises:
+            StoreChanged: the reads took longer than :data:`SNAPSHOT_SECONDS`.
+        """
         self.rows("BEGIN")
+        self._deadline = time.monotonic() + SNAPSHOT_SECONDS
         try:
             yield
         finally:
+            self._deadline = None
             self.rows("COMMIT")
 
     def version(self) -> object:
@@ -297,7 +313,7 @@ def _check_path(path: Path) -> Path:
             raise NotAChromaStore(f"{database}: not a file")
         with database.open("rb") as file:
             head = file.read(len(SQLITE_MAGIC))
-        segments = any((folder / "header.bin").exists() for folder in path.iterdir())
+        segments = head != SQLITE_MAGIC and _holds_segments(path)
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:  # a NUL in the path
@@ -308,6 +324,10 @@ def _check_path(path: Path) -> Path:
             raise SqliteDamaged(f"{database} {what}, but vector segments lie beside it")
         raise NotAChromaStore(f"{database} {what}")
     return database
+
+
+def _holds_segments(root: Path) -> bool:
+    return any((folder / "header.bin").exists() for folder in root.iterdir())
 
 
 def _is_wal_mode(database: Path) -> bool:

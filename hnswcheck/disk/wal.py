@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hnswcheck.disk.catalog import LARGEST_SEQ_ID, PAGE_RECORDS, integer, text
+from hnswcheck.disk.catalog import LARGEST_SEQ_ID, PAGE_RECORDS, integer
+from hnswcheck.disk.text import text
 from hnswcheck.disk.view import Database
 
 PAGE_WAL_ROWS = 1 << 14

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from hnswcheck.checks.files import check_files
 from hnswcheck.checks.ledger import check_lag
@@ -20,13 +19,15 @@ def probe(target: Target, folder: SegmentFolder) -> SegmentReport:
     pending = ledger.pending or Pending()
     findings = list(check_files(folder, target.collection.dimension))
     findings += _check_presence(target, folder)
-    short = _records_short(target, folder, pending)
-    if short > 0:
-        expected = f"at most {target.records - short}, by the counts"
-        findings.append(finding("records-missing", short, (), expected, target.records))
+    most_ids = _most_ids(target, pending)
+    fewest = target.records - _unseen_deletions(target)
+    if most_ids is not None and fewest > most_ids:
+        found = f"{fewest:,} records, so at least {fewest - most_ids:,} are missing"
+        expected = f"at most {most_ids:,}, the ids that the index can have"
+        findings.append(finding("records-missing", fewest - most_ids, (), expected, found))
     findings += target.check_watermarks()
     findings += check_lag(target.wal, target.start)
-    return target.report(findings, replace(ledger, missing=short if short > 0 else None))
+    return target.report(findings, ledger)
 
 
 def _check_presence(target: Target, folder: SegmentFolder) -> Iterator[Finding]:
@@ -37,11 +38,15 @@ def _check_presence(target: Target, folder: SegmentFolder) -> Iterator[Finding]:
         yield finding("id-map-missing")
 
 
-def _records_short(target: Target, folder: SegmentFolder, pending: Pending) -> int:
-    """By how many the index must fall short of the records, whatever the ids are."""
-    if target.peek.present and folder.header is None:
-        return 0
-    unseen = [row for row in target.wal if row.seq_id > target.metadata_start]
-    fewest_records = target.records - sum(row.operation == "delete" for row in unseen)
-    most_ids = (folder.count if target.peek.present else 0) + pending.add + pending.upsert
-    return fewest_records - most_ids
+def _most_ids(target: Target, pending: Pending) -> int | None:
+    """How many ids the index has at most after replay; None where that cannot be told."""
+    labels = target.peek.total_elements_added if target.peek.present else 0
+    if labels is None or not target.start_known:
+        return None
+    return labels + pending.add + pending.upsert
+
+
+def _unseen_deletions(target: Target) -> int:
+    """Pending deletions that the rows of ``embeddings`` still show."""
+    start = target.metadata_start
+    return sum(row.operation == "delete" and row.seq_id > start for row in target.wal)

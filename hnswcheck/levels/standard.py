@@ -116,7 +116,7 @@ def standard(
         total_elements_added=id_map.total_elements_added if id_map else None,
         live=whole.live if whole else None,
         tombstones=whole.tombstones if whole else None,
-        records_after_replay=result.records if result else None,
+        records_after_replay=len(records) if target.records_known else None,
         index_ids_after_replay=result.index_ids if result else None,
         missing=len(result.missing) if result else None,
         phantom=len(result.phantom) if result else None,
@@ -219,8 +219,10 @@ def _check_contents(
     elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map
     if elements is not None and placement is not None and id_map is not None:
         if _starts_over(id_map, target.integers):
-            if elements.live:
-                yield finding("flush-interrupted", elements.live)
+            newer = elements.labels > np.uint64(id_map.total_elements_added or 0)
+            newer |= ~elements.tombstoned
+            if newer.any():
+                yield finding("flush-interrupted", int(np.count_nonzero(newer)))
         else:
             yield from check_elements(elements, placement, id_map, replay, target.revives, sampler)
     if parts.links is not None:

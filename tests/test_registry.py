@@ -1,0 +1,163 @@
+"""Registry, design and corpus name the same findings."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from stores import REPOSITORY, SOUND, WAL_MODES, corpus_answers, unpack
+
+from hnswcheck import HnswcheckError, audit
+from hnswcheck.disk import view
+from hnswcheck.findings import _KINDS, REGISTRY
+
+#: 3-verdicts.md, as far as it is built; elements-unreachable and the vectors group are not.
+DESIGN = {
+    "store": "store-not-found not-a-chroma-store schema-unknown sqlite-damaged sqlite-busy"
+    " store-changed segment-folder-unclaimed segment-folder-quarantined segment-path-unsafe",
+    "files": "segment-folder-missing file-missing file-truncated header-invalid"
+    " header-dimension-mismatch header-count-impossible link-lists-truncated link-lists-invalid"
+    " file-oversized",
+    "id map": "id-map-missing id-map-truncated id-map-unsafe id-map-invalid id-map-not-inverse"
+    " id-map-label-out-of-range id-map-dimension-mismatch",
+    "elements": "label-duplicate label-missing label-tombstoned element-unmapped flush-interrupted",
+    "graph": "neighbour-out-of-range neighbour-self neighbour-duplicate degree-too-large"
+    " level-inconsistent entry-point-invalid",
+    "ledger": "records-missing records-phantom replay-blocked lag watermark-legacy"
+    " watermark-impossible watermark-encoding wal-unreadable",
+}
+
+
+@pytest.mark.parametrize("group", DESIGN)
+def test_every_finding_of_the_design_is_registered(group: str) -> None:
+    registered = {kind.id for kind in REGISTRY.values() if kind.group == group}
+    assert set(DESIGN[group].split()) <= registered
+
+
+def test_what_the_design_calls_by_severity_has_it() -> None:
+    for id, severity in (("flush-interrupted", "warning"), ("lag", "info")):
+        assert REGISTRY[id].severity == severity
+
+
+def test_every_entry_is_complete_and_unique() -> None:
+    assert len(REGISTRY) == len(_KINDS)
+    for id, kind in REGISTRY.items():
+        assert id == kind.id
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", id)
+        assert kind.group in DESIGN
+        assert kind.severity in ("error", "warning", "info")
+        for text in (kind.title, kind.consequence, kind.remedy):
+            assert text == text.strip()
+            assert text
+            assert "\n" not in text
+            assert "  " not in text
+        assert not kind.title.endswith("."), id
+        assert kind.consequence.endswith((".", '."')), id
+        assert kind.remedy.endswith("."), id
+    titles = [kind.title for kind in REGISTRY.values()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_what_undecides_is_no_error() -> None:
+    """Else a store that could not be read would count as damaged."""
+    assert {kind.severity for kind in REGISTRY.values() if kind.undecides} == {"warning"}
+
+
+def test_readme_names_every_finding() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \|", (REPOSITORY / "README.md").read_text("utf-8"), re.M)
+    if not rows:
+        pytest.skip("README has no table of findings yet")
+    assert rows == list(REGISTRY)
+
+
+# --- Each finding is produced --------------------------------------------------------------------
+
+
+def produced(store: Path) -> set[str]:
+    """Ids of what an audit finds."""
+    try:
+        return {found.id for found in audit(store).findings}
+    except HnswcheckError as error:
+        return {error.finding}
+
+
+def not_found(target: Path) -> set[str]:
+    return produced(target / "nowhere")
+
+
+def busy(target: Path) -> set[str]:
+    """Another connection holds the lock that a commit takes."""
+    store = unpack(SOUND, target)
+    with contextlib.closing(sqlite3.connect(store / "chroma.sqlite3")) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        return produced(store)
+
+
+def changed(target: Path) -> set[str]:
+    """A database in WAL mode has to be copied, and is written to all the time."""
+    store = unpack(WAL_MODES[0], target)
+    stop = threading.Event()
+
+    def commit() -> None:
+        with contextlib.closing(sqlite3.connect(store / "chroma.sqlite3")) as database:
+            number = 0
+            while not stop.wait(0.002):
+                number += 1
+                database.execute(f"PRAGMA user_version = {number}")
+
+    writer = threading.Thread(target=commit)
+    writer.start()
+    try:
+        return produced(store)
+    finally:
+        stop.set()
+        writer.join()
+
+
+def unreadable(target: Path) -> set[str]:
+    """Not even root can copy a journal that is a directory."""
+    store = unpack(SOUND, target)
+    (store / "chroma.sqlite3-journal").mkdir()
+    return produced(store)
+
+
+def row_missing(target: Path) -> set[str]:
+    store = unpack(SOUND, target)
+    with contextlib.closing(sqlite3.connect(store / "chroma.sqlite3")) as database, database:
+        database.execute("DELETE FROM segments WHERE scope = 'METADATA'")
+    return produced(store)
+
+
+#: Findings that no fixture has, and why.
+NOT_IN_THE_CORPUS: dict[str, tuple[Callable[[Path], set[str]], str]] = {
+    "store-not-found": (not_found, "there is nothing to put into an archive"),
+    "sqlite-busy": (busy, "needs a process that holds a lock"),
+    "store-changed": (changed, "needs a process that writes"),
+    "file-unreadable": (unreadable, "an archive does not keep what may not be read"),
+    "segment-row-missing": (row_missing, "sqlite alone is at fault; made here"),
+}
+
+
+@pytest.mark.parametrize("id", NOT_IN_THE_CORPUS)
+def test_what_no_fixture_has_is_produced(
+    id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "BUSY_SECONDS", 0.2)
+    make, _ = NOT_IN_THE_CORPUS[id]
+    assert id in make(tmp_path)
+
+
+def test_every_other_finding_is_in_a_fixture() -> None:
+    found: set[str] = set()
+    for answer in corpus_answers().values():
+        if isinstance(answer, HnswcheckError):
+            found.add(answer.finding)
+        else:
+            found |= {one.id for one in answer.findings}
+    assert found | set(NOT_IN_THE_CORPUS) == set(REGISTRY)
+    assert not found & set(NOT_IN_THE_CORPUS)
