@@ -116,6 +116,13 @@ class Target:
             pending=count_pending(self.wal, self.start),
         )
 
+    def check_dimension(self, folder: SegmentFolder) -> Iterator[Finding]:
+        """A collection without a dimension can hold nothing; Chroma then reads no vectors."""
+        holds = self.records or folder.count or self.peek.present
+        if self.collection.dimension is None and holds:
+            found = folder.header.dimension if folder.header else None
+            yield finding("header-dimension-mismatch", 1, (), "none, says sqlite", found)
+
     def check_watermarks(self) -> Iterator[Finding]:
         """Findings about both ``max_seq_id`` rows."""
         for name, mark in (

@@ -25,11 +25,15 @@ class LinkFaults:
 
     Links are counted one by one (of a repeated neighbour, each repetition), lists that are too
     long list by list.
+
+    Attributes:
+        entry_links: links that lead away from the entry point, on all its levels.
     """
 
     limit: int | None
     counts: dict[str, int] = field(default_factory=dict)
     places: dict[str, list[str]] = field(default_factory=dict)
+    entry_links: int = 0
 
     def add(self, kind: str, per_list: Ints, owner: Ints, level: Ints) -> None:
         """Count ``per_list`` faulty links in the lists of ``owner`` at ``level``."""
@@ -57,6 +61,8 @@ class LinkFaults:
 def check_chunk(chunk: Chunk, header: Header, faults: LinkFaults) -> None:
     """Judge the level-0 links of some elements."""
     owner = np.arange(chunk.first, chunk.first + len(chunk.elements))
+    if chunk.first <= header.enterpoint_node < chunk.first + len(owner):
+        faults.entry_links += int(chunk.elements["degree"][header.enterpoint_node - chunk.first])
     degrees = chunk.elements["degree"].astype(np.uint32)
     level = np.zeros(len(owner), np.int64)
     _check_lists(chunk.elements["neighbours"], degrees, owner, level, header.count, faults)
@@ -65,6 +71,7 @@ def check_chunk(chunk: Chunk, header: Header, faults: LinkFaults) -> None:
 def check_links(lists: LinkLists, header: Header, faults: LinkFaults) -> None:
     """Judge the links above level 0, and that neighbours reach the level of the link."""
     _check_lists(lists.neighbours, lists.degrees, lists.owner, lists.level, header.count, faults)
+    faults.entry_links += int(lists.degrees[lists.owner == header.enterpoint_node].sum())
     used = _used(lists.neighbours, lists.degrees)
     used &= lists.neighbours < header.count
     reach = lists.levels[np.where(used, lists.neighbours, 0)] if header.count else used
@@ -114,8 +121,14 @@ def check_link_records(lists: LinkLists, header: Header, size: int) -> Iterator[
         yield finding("file-oversized", 1, ["link_lists.bin"], lists.used_bytes, size)
 
 
-def check_entry_point(header: Header, lists: LinkLists | None) -> Iterator[Finding]:
-    """The entry point must reach the highest level there is, and the header must say so."""
+def check_entry_point(
+    header: Header, lists: LinkLists | None, faults: LinkFaults
+) -> Iterator[Finding]:
+    """The entry point must reach the highest level there is, and have links that lead on.
+
+    An element gets links when it is added, unless it is the first, which gets them with the
+    second.
+    """
     entry, top = header.enterpoint_node, header.maxlevel
     if header.count == 0:
         if (entry, top) != (NO_ENTRY_POINT, -1):
@@ -134,3 +147,6 @@ def check_entry_point(header: Header, lists: LinkLists | None) -> Iterator[Findi
         expected = f"an element of level {highest}, and maxlevel {highest}"
         found = f"element {entry} of level {reached}, and maxlevel {top}"
         yield finding("entry-point-invalid", 1, (), expected, found)
+    elif header.count > 1 and not faults.entry_links:
+        found = f"element {entry} without any link: every search ends there"
+        yield finding("entry-point-invalid", 1, (), "links to other elements", found)

@@ -1,8 +1,8 @@
 """link_lists.bin: the links of the elements that reach above level 0.
 
 One record per element, in order: a u32 byte length, then that many bytes of link lists, lowest
-level first; each list is a u32 degree and maxM u32 neighbours, so an element at level l has l
-lists. Source: ``persistDirty`` and ``loadLinkLists`` in chroma-core/hnswlib,
+level first; each list is a word with the degree and maxM u32 neighbours, so an element at level l
+has l lists. Source: ``persistDirty`` and ``loadLinkLists`` in chroma-core/hnswlib,
 ``hnswlib/hnswalg.h``. Every length in a sound file is a multiple of four, so the file is read as
 one array of words.
 """
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from hnswcheck.disk.header import HIGHEST_LEVEL, Header
 
+#: The loader takes only these bits of the word as the degree (``getListCount``).
+DEGREE_BITS = np.uint32(0xFFFF)
 #: Bytes read before the records have shown how long they are: a fixed part and one per element.
 #: With M = 16, one element in 16 has lists above level 0, which makes 8.5 bytes per element.
 FIRST_READ, USUAL_BYTES = 1 << 16, 12
@@ -146,4 +148,5 @@ def _lists(
     width = header.link_list_bytes // 4
     begins = np.repeat(starts, per_element) + (level - 1) * width
     lists = words[begins[:, None] + np.arange(width)]
-    return LinkLists(levels, owner, level, lists[:, 0], lists[:, 1:], used_bytes, bad)
+    degrees = lists[:, 0] & DEGREE_BITS
+    return LinkLists(levels, owner, level, degrees, lists[:, 1:], used_bytes, bad)

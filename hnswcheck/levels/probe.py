@@ -18,8 +18,9 @@ def probe(target: Target, folder: SegmentFolder) -> SegmentReport:
     ledger = target.ledger(folder)
     pending = ledger.pending or Pending()
     findings = list(check_files(folder, target.collection.dimension))
+    findings += target.check_dimension(folder)
     findings += _check_presence(target, folder)
-    most_ids = _most_ids(target, pending)
+    most_ids = _most_ids(target, folder, pending)
     fewest = target.records - _unseen_deletions(target)
     if most_ids is not None and fewest > most_ids:
         found = f"{fewest:,} records, so at least {fewest - most_ids:,} are missing"
@@ -38,12 +39,15 @@ def _check_presence(target: Target, folder: SegmentFolder) -> Iterator[Finding]:
         yield finding("id-map-missing")
 
 
-def _most_ids(target: Target, pending: Pending) -> int | None:
-    """How many ids the index has at most after replay; None where that cannot be told."""
+def _most_ids(target: Target, folder: SegmentFolder, pending: Pending) -> int | None:
+    """How many ids the index has at most after replay; None where that cannot be told.
+
+    No id without a label; the header's count stands in where damage made the counter smaller.
+    """
     labels = target.peek.total_elements_added if target.peek.present else 0
     if labels is None or not target.start_known:
         return None
-    return labels + pending.add + pending.upsert
+    return max(labels, folder.count) + pending.add + pending.upsert
 
 
 def _unseen_deletions(target: Target) -> int:

@@ -100,6 +100,7 @@ def standard(
     ledger = target.ledger(folder)
     findings = [
         *check_files(folder, target.collection.dimension),
+        *target.check_dimension(folder),
         *_check_absence(target, parts, result),
         *_check_contents(target, parts, replay, sampler),
         *(check_balance(result, sampler) if result else ()),
@@ -228,7 +229,7 @@ def _check_contents(
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)
-    yield from check_entry_point(header, parts.links)
+    yield from check_entry_point(header, parts.links, parts.faults)
 
 
 def _recoverable(
