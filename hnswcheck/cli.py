@@ -162,7 +162,8 @@ def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
 
 def _write(report: Report, format: Format, quiet: bool, output: Path | None) -> None:
     if output is None:
-        emit(_rendered(report, format, quiet, colours=sys.stdout.isatty()))
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        emit(_rendered(report, format, quiet, colours=terminal))
         return
     try:
         output.write_text(_rendered(report, format, quiet, colours=False), encoding="utf-8")
@@ -185,6 +186,8 @@ def emit(page: str) -> None:
     Raises:
         OutputFailed: the page could not be written.
     """
+    if sys.stdout is None:
+        raise OutputFailed("stdout is closed")
     try:
         sys.stdout.write(page)
         sys.stdout.flush()
@@ -271,6 +274,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # newer typer returns this itself
         complain("interrupted")
-        return INTERRUPTED
     return code if isinstance(code, int) else 0
