@@ -17,7 +17,6 @@ from hnswcheck.disk.catalog import (
     Schema,
     read_collections,
     read_schema,
-    still_there,
 )
 from hnswcheck.disk.segment import open_segment
 from hnswcheck.disk.text import path_text
@@ -184,7 +183,8 @@ class _Audit:
         folders = [path for c in collections if (path := segment_folder(self.view.root, c))]
         try:
             before = self.view.moment(folders)
-            if not all(still_there(self.view.database, collections)):
+            now = {c.id: c for c in read_collections(self.view.database, schema)}
+            if any(now.get(c.id) != c for c in collections):
                 return None
             meter = _Meter(self.progress, folders if self.level is not Level.PROBE else ())
             targets = read_targets(self.view, collections, schema, self.level is not Level.PROBE)
@@ -225,12 +225,15 @@ class _Audit:
         folders = [folder] if folder else []
         before = self.view.moment_of_files(folders)
         with self.view.database.snapshot():
-            if not all(still_there(self.view.database, [collection])):
-                return None
+            now = read_collections(self.view.database, schema, collection.id)
+            if not all(c.vector and c.metadata for c in now):
+                raise StoreChanged("the collection is being dropped")
             with_ids = self.level is not Level.PROBE
-            (target,) = read_targets(self.view, [collection], schema, with_ids)
+            targets = list(read_targets(self.view, now, schema, with_ids))
             version = self.view.database.version()
-        report = self._judge(target, _Meter(self.progress, folders if with_ids else ()))
+        if not targets:
+            return None
+        report = self._judge(targets[0], _Meter(self.progress, folders if with_ids else ()))
         if self.view.moment_of_files(folders) != before:
             raise StoreChanged("a segment changed while it was read")
         if not _may_be_trusted_at_once(report):

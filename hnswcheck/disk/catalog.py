@@ -7,7 +7,7 @@ The tables are those of chroma-core/chroma's migrations (``rust/sqlite/migration
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
@@ -146,17 +146,22 @@ def _line(migrations: Mapping[str, int]) -> str:
     return next(line for line, s, m in LINES if sysdb <= s and metadb <= m)
 
 
-def read_collections(database: Database, schema: Schema) -> tuple[Collection, ...]:
-    """Every collection, ordered by tenant, database, name."""
+def read_collections(
+    database: Database, schema: Schema, only: str | None = None
+) -> tuple[Collection, ...]:
+    """Every collection, ordered by tenant, database, name; with ``only`` the one with that id."""
+    one = None if only is None else only.encode()
     segments: dict[str, dict[str, SegmentRow]] = {}
     for segment, kind, scope, collection in database.rows(
-        "SELECT id, type, scope, collection FROM segments ORDER BY id"
+        "SELECT id, type, scope, collection FROM segments"
+        " WHERE ?1 IS NULL OR collection = CAST(?1 AS TEXT) ORDER BY id",
+        (one,),
     ):
         of_collection = segments.setdefault(text(collection), {})
         of_collection[text(scope)] = SegmentRow(text(segment), text(kind))
     spaces = _spaces(database, schema)
     found = []
-    for row in database.rows(_collections_query(schema)):
+    for row in database.rows(_collections_query(schema), (one,)):
         collection_id = text(row[0])
         own = segments.get(collection_id, {})
         dimension = row[2] if isinstance(row[2], int) else None
@@ -183,19 +188,6 @@ def read_collections(database: Database, schema: Schema) -> tuple[Collection, ..
     return tuple(sorted(found, key=lambda c: (c.tenant, c.database, c.name, c.id)))
 
 
-def still_there(database: Database, collections: Sequence[Collection]) -> Iterator[bool]:
-    """Whether sqlite still gives each collection the segments that it has here."""
-    only = collections[0].id.encode() if len(collections) == 1 else None
-    rows = database.rows(
-        "SELECT s.id, s.collection FROM segments s JOIN collections c ON c.id = s.collection"
-        " WHERE ?1 IS NULL OR s.collection = CAST(?1 AS TEXT)",
-        (only,),
-    )
-    known = {(text(segment), text(collection)) for segment, collection in rows}
-    for c in collections:
-        yield all((s.id, c.id) in known for s in (c.vector, c.metadata) if s)
-
-
 def _collections_query(schema: Schema) -> str:
     have = schema.columns["collections"]
     config = "config_json_str" if "config_json_str" in have else "NULL"
@@ -206,7 +198,8 @@ def _collections_query(schema: Schema) -> str:
     else:
         join, names = "", "NULL, NULL"
     columns = f"c.id, c.name, c.dimension, {names}, {config}, {schema_text}"
-    return f"SELECT {columns} FROM collections c {join}"
+    only = "?1 IS NULL OR c.id = CAST(?1 AS TEXT)"
+    return f"SELECT {columns} FROM collections c {join} WHERE {only}"
 
 
 def _spaces(database: Database, schema: Schema) -> dict[str, str]:
@@ -292,12 +285,14 @@ def read_record_ids(
         SqliteDamaged: the index of the table is out of order.
     """
     together: list[str] = []
+    size = 0
     for segment in sorted(counts, key=str.encode):
-        if sum(counts[s] for s in together) + counts[segment] > PAGE_RECORDS:
+        if size + counts[segment] > PAGE_RECORDS:
             yield from _ids_of_small(database, counts, together, wanted)
-            together = []
+            together, size = [], 0
         if counts[segment] <= PAGE_RECORDS:
             together.append(segment)
+            size += counts[segment]
         elif segment in wanted:
             yield segment, _ids_of_large(database, segment, counts[segment])
     yield from _ids_of_small(database, counts, together, wanted)

@@ -36,10 +36,14 @@ from hnswcheck.disk.opcodes import (
     tokenise,
 )
 from hnswcheck.disk.strings import Flags, Ints, Strings
+from hnswcheck.disk.text import text
 
 Shape = Literal["dict", "instance"]
 
 PERSISTENT_DATA = (b"chromadb.segment.impl.vector.local_persistent_hnsw", b"PersistentData")
+#: Labels are u32 in 1.x.
+LARGEST_LABEL = (1 << 32) - 1
+LARGEST_SEQ_ID = (1 << 63) - 1
 #: Enough to read the counts, which come before the maps.
 HEAD_BYTES = 4096
 
@@ -123,14 +127,20 @@ class _Parser:
             self._state()
             self._expect(BUILD, "BUILD")
         self._expect(STOP, "the end")
-        for name in (b"total_elements_added", b"dimensionality"):
-            if name not in self.scalars:
-                raise self._wrong(f"there is no {name.decode()}")
-        if self.scalars[b"total_elements_added"] is None:
-            raise self._wrong("total_elements_added is not a number")
-        for name in (b"id_to_label", b"label_to_id"):
+        self._require_fields()
+
+    def _require_fields(self) -> None:
+        """Every field that both writers write, of its type; numbers are unsigned."""
+        for name in (b"id_to_label", b"label_to_id", b"id_to_seq_id"):
             if name not in self.maps:
-                raise self._wrong(f"there is no {name.decode()}")
+                raise self._wrong(f"there is no map {name.decode()}")
+        if self.scalars.get(b"total_elements_added") is None:
+            raise self._wrong("there is no number total_elements_added")
+        if b"dimensionality" not in self.scalars:
+            raise self._wrong("there is no dimensionality")
+        for name, value in self.scalars.items():
+            if value is not None and value < 0:
+                raise self._wrong(f"{text(name)} is {value}")
 
     def _instance_head(self) -> None:
         for expected in PERSISTENT_DATA:
@@ -220,9 +230,10 @@ class _Parser:
     def result(self, problem: Problem | None) -> IdMap:
         id_to_label, bad_first = self._pairs(b"id_to_label")
         label_to_id, bad_second = self._pairs(b"label_to_id", inverse=True)
-        bad = [at for at in (bad_first, bad_second) if at is not None]
+        _, bad_third = self._pairs(b"id_to_seq_id", largest=LARGEST_SEQ_ID)
+        bad = [at for at in (bad_first, bad_second, bad_third) if at is not None]
         if bad and (problem is None or min(bad) < problem.offset):
-            problem = Problem(Damage.INVALID, min(bad), "a pair that is not an id and a label")
+            problem = Problem(Damage.INVALID, min(bad), "a pair that is not an id and a number")
         return IdMap(
             self.shape,
             self.scalars.get(b"dimensionality"),
@@ -233,16 +244,20 @@ class _Parser:
             problem,
         )
 
-    def _pairs(self, name: bytes, inverse: bool = False) -> tuple[Pairs, int | None]:
+    def _pairs(
+        self, name: bytes, inverse: bool = False, largest: int = LARGEST_LABEL
+    ) -> tuple[Pairs, int | None]:
         """The pairs of a map, and the offset of the first that has other types."""
         spans = [np.arange(begin, end) for begin, end in self.maps.get(name, ())]
         at = np.concatenate(spans) if spans else np.empty(0, np.int64)
         names, numbers = (at[1::2], at[::2]) if inverse else (at[::2], at[1::2])
         tokens = self.tokens
         typed = tokens.is_string(names) & tokens.is_int(numbers)
+        labels = tokens.numbers(numbers)
+        typed &= (labels >= 0) & (labels <= largest)
         wrong = None if typed.all() else int(tokens.start[names[~typed][0]])
-        names, numbers = names[typed], numbers[typed]
-        return Pairs(Strings(tokens.data, *tokens.spans(names)), tokens.numbers(numbers)), wrong
+        ids = Strings(tokens.data, *tokens.spans(names[typed]))
+        return Pairs(ids, labels[typed]), wrong
 
 
 def read_total_elements_added(head: bytes) -> int | None:

@@ -193,12 +193,10 @@ def _translated(error: sqlite3.Error) -> HnswcheckError:
             return NotAChromaStore(f"{DATABASE} is not a sqlite database")
         case sqlite3.SQLITE_READONLY:
             return _NeedsCopy(text)
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
-            return StoreUnreadable(text)
         case sqlite3.SQLITE_ERROR:
             return SchemaUnknown(text)
         case _:
-            return SqliteDamaged(text)
+            return StoreUnreadable(text)
 
 
 @dataclass(frozen=True, slots=True)

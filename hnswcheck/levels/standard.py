@@ -47,6 +47,8 @@ from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
 from hnswcheck.target import Target
 
 NO_IDS = Strings.of(())
+#: Segments of fewer bytes are read faster than a thread starts.
+WORTH_A_THREAD = 4 << 20
 #: Signs that elements of several histories lie in one segment: a label proves nothing there.
 MIXED = {"label-duplicate", "label-missing", "element-unmapped", "id-map-not-inverse"}
 
@@ -99,10 +101,12 @@ def standard(
     result = _balance(records, parts, replay) if target.start_known else None
     ledger = target.ledger(folder)
     findings = [
-        *check_files(folder, target.collection.dimension),
         *target.check_dimension(folder),
-        *_check_absence(target, parts, result),
-        *_check_contents(target, parts, replay, sampler),
+        *(
+            _check_discarded(parts)
+            if _discarded(target, parts, result)
+            else _check_kept(target, parts, replay, result, sampler)
+        ),
         *(check_balance(result, sampler) if result else ()),
         *check_replay(replay, sampler),
         *(check_lag(target.wal, target.start) if target.start_known else ()),
@@ -139,11 +143,16 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
 
     if folder.irregular:
         return Parts(folder, None, None, None, None, faults)
-    with ThreadPoolExecutor(1) as other, _stopping(advance) as advance:
-        reading = other.submit(folder.read_elements, visit, advance)
+    if folder.bytes_to_read < WORTH_A_THREAD:
         id_map = folder.read_id_map(advance)
         links = folder.read_links(advance)
-        elements = reading.result()
+        elements = folder.read_elements(visit, advance)
+    else:
+        with ThreadPoolExecutor(1) as other, _stopping(advance) as advance:
+            reading = other.submit(folder.read_elements, visit, advance)
+            id_map = folder.read_id_map(advance)
+            links = folder.read_links(advance)
+            elements = reading.result()
     if header is not None and links is not None and links.bad is None:
         check_links(links, header, faults)
     placement = place(elements, id_map) if elements and id_map else None
@@ -167,9 +176,41 @@ def _stopping(advance: Advance) -> Iterator[Advance]:
         raise
 
 
-def _starts_over(id_map: IdMap, integers: bool) -> bool:
-    """Whether replay starts a new index: 1.x does over an empty id map, 0.x goes on."""
-    return integers and not len(id_map.id_to_label.ids)
+def _starts_over(id_map: IdMap | None, integers: bool) -> bool:
+    """Whether replay starts a new index: without an id map; in 1.x over an empty one, too."""
+    if id_map is None:
+        return True
+    return integers and id_map.problem is None and not len(id_map.id_to_label.ids)
+
+
+def _discarded(target: Target, parts: Parts, result: Balance | None) -> bool:
+    """Whether Chroma throws the index files away unread, and loses nothing by it."""
+    if not parts.folder.states or not _starts_over(parts.id_map, target.integers):
+        return False
+    flushed = parts.id_map is None and target.was_flushed
+    balanced = result is not None and not (result.missing or result.phantom)
+    return balanced and not flushed
+
+
+def _check_discarded(parts: Parts) -> Iterator[Finding]:
+    """What lies there was cut off before its id map; nothing in it can harm."""
+    folder, elements, id_map = parts.folder, parts.elements, parts.id_map
+    total = 0 if id_map is None else id_map.total_elements_added or 0
+    newer = folder.count
+    if elements is not None and folder.level0_whole:
+        dead = elements.tombstoned & (elements.labels <= np.uint64(total))
+        newer -= int(np.count_nonzero(dead))
+    if newer:
+        yield finding("flush-interrupted", newer)
+
+
+def _check_kept(
+    target: Target, parts: Parts, replay: Replay, result: Balance | None, sampler: Sampler
+) -> Iterator[Finding]:
+    """Findings about files that Chroma loads."""
+    yield from check_files(parts.folder, target.collection.dimension)
+    yield from _check_absence(target, parts, result)
+    yield from _check_contents(target, parts, replay, sampler)
 
 
 def _marks(parts: Parts, integers: bool) -> Marks | None:
@@ -201,10 +242,8 @@ def _check_absence(target: Target, parts: Parts, result: Balance | None) -> Iter
     if not folder.states:
         if target.was_flushed or (result is not None and result.missing):
             yield finding("segment-folder-missing")
-    elif target.was_flushed or (result is not None and result.missing):
+    else:
         yield finding("id-map-missing")
-    elif folder.count:
-        yield finding("flush-interrupted", folder.count)
 
 
 def _check_contents(
@@ -218,14 +257,9 @@ def _check_contents(
     if header is None or not folder.level0_whole:
         return
     elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map
-    if elements is not None and placement is not None and id_map is not None:
-        if _starts_over(id_map, target.integers):
-            newer = elements.labels > np.uint64(id_map.total_elements_added or 0)
-            newer |= ~elements.tombstoned
-            if newer.any():
-                yield finding("flush-interrupted", int(np.count_nonzero(newer)))
-        else:
-            yield from check_elements(elements, placement, id_map, replay, target.revives, sampler)
+    loaded = not _starts_over(id_map, target.integers)
+    if loaded and elements is not None and placement is not None and id_map is not None:
+        yield from check_elements(elements, placement, id_map, replay, target.revives, sampler)
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)
