@@ -21,7 +21,14 @@ from hnswcheck.disk.catalog import (
 from hnswcheck.disk.segment import open_segment
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import FileState, StoreView, list_directory, open_store
-from hnswcheck.errors import HnswcheckError, StoreChanged, StoreUnreadable, UsageError
+from hnswcheck.errors import (
+    HnswcheckError,
+    RecordsMoved,
+    SqliteDamaged,
+    StoreChanged,
+    StoreUnreadable,
+    UsageError,
+)
 from hnswcheck.findings import REGISTRY
 from hnswcheck.levels.probe import probe
 from hnswcheck.levels.standard import standard
@@ -192,6 +199,10 @@ class _Audit:
             if not all(map(_may_be_trusted_at_once, reports.values())):
                 time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds(folders)))
             return reports if self.view.moment(folders) == before else None
+        except RecordsMoved as error:
+            if self.view.moment(folders) == before:  # nobody writes: the table contradicts itself
+                raise SqliteDamaged("table embeddings and its index disagree") from error
+            return None
         except StoreChanged:
             return None
 

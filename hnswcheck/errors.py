@@ -65,6 +65,10 @@ class StoreChanged(HnswcheckError):
     finding = "store-changed"
 
 
+class RecordsMoved(StoreChanged):
+    """Table ``embeddings`` held other records from one statement to the next."""
+
+
 class FormatError(HnswcheckError):
     """A file does not follow its format. Raised by readers, turned into findings by checks."""
 

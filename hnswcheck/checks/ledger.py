@@ -94,12 +94,14 @@ def replay_index(
                 if marks and not revives and marks.last_label + handed_out in marks.dead_labels:
                     blocked[row.id] = None
             case "update" | "upsert" if present[row.id] and row.vector_bytes is not None:
-                if marks and position is not None and marks.tombstoned[position]:
-                    if revives:
-                        alive.add(position)
-                        revived.add(position)
-                    elif position not in alive:
+                if marks is None or position is None or position in alive:
+                    continue
+                if marks.tombstoned[position]:
+                    if not revives:
                         blocked[row.id] = None
+                        continue
+                    revived.add(position)
+                alive.add(position)  # a label without an element gets one
             case "delete" if present[row.id]:
                 present[row.id] = False
                 if marks and position is not None and marks.undeletable[position]:

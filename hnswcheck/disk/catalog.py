@@ -17,7 +17,7 @@ import numpy as np
 from hnswcheck.disk.strings import Strings
 from hnswcheck.disk.text import text
 from hnswcheck.disk.view import Database, Row
-from hnswcheck.errors import NotAChromaStore, SchemaUnknown, SqliteDamaged, StoreChanged
+from hnswcheck.errors import NotAChromaStore, RecordsMoved, SchemaUnknown, SqliteDamaged
 
 #: The newest migration of each directory that this version knows.
 NEWEST_KNOWN = {"embeddings_queue": 2, "metadb": 6, "sysdb": 10}
@@ -281,7 +281,7 @@ def read_record_ids(
     per collection nor a Python object per record. ``counts`` is what :func:`count_records` said.
 
     Raises:
-        StoreChanged: the table no longer holds as many.
+        RecordsMoved: the table no longer holds as many.
         SqliteDamaged: the index of the table is out of order.
     """
     together: list[str] = []
@@ -306,7 +306,7 @@ def _ids_of_small(
     ends = (segments[0].encode(), segments[-1].encode())
     ids = _ids_page(database, SEVERAL_SEGMENTS, ends, PAGE_RECORDS + 1)
     if len(ids) != sum(counts[segment] for segment in segments):
-        raise StoreChanged("the number of records changed while they were read")
+        raise RecordsMoved("the number of records changed while they were read")
     first = 0
     for segment in segments:
         after = first + counts[segment]
@@ -329,7 +329,7 @@ def _ids_of_large(database: Database, segment: str, count: int) -> Strings:
             raise SqliteDamaged("the index of table embeddings is out of order")
         key, after = last, ">"
     if sum(map(len, pages)) != count:
-        raise StoreChanged("the number of records changed while they were read")
+        raise RecordsMoved("the number of records changed while they were read")
     return Strings.concatenated(pages)
 
 
@@ -347,6 +347,6 @@ def _ids_page(database: Database, where: str, key: tuple[bytes, bytes], limit: i
         listed = sizes.decode() if isinstance(sizes, bytes) else ""
         ends = np.cumsum(np.fromstring(listed, np.int64, sep=",") + 1) - 1
     if len(ends) != count or int(ends[-1]) != len(buffer):
-        raise StoreChanged("the records changed while they were read")
+        raise RecordsMoved("the records changed while they were read")
     starts = np.concatenate(([0], ends[:-1] + 1))
     return Strings(buffer, starts, ends - starts)
