@@ -103,7 +103,7 @@ class Target:
     def ledger(self, folder: SegmentFolder) -> Ledger:
         """The accounts, as far as sqlite, header and the head of the id map tell."""
         watermark = self.vector_watermark.value if self.vector_watermark else None
-        if watermark is None:
+        if watermark is None and self.peek.present:
             watermark = self.peek.max_seq_id
         return Ledger(
             records=self.records,

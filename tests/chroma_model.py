@@ -186,7 +186,8 @@ class Fate(Enum):
 class Collection:
     """One collection: on disk, and in the memory of the process that has it open.
 
-    `ids` is what a client that wrote all this expects to find.
+    `ids` is what a client that wrote all this expects to find. With a sync threshold it flushes
+    like Chroma does; without one, when a call's fate says so.
     """
 
     ids: Mapping[str, int] = field(default_factory=dict)
@@ -195,6 +196,8 @@ class Collection:
     folder: Folder | None = None
     memory: Index | None = None
     last_seen: int = 0
+    sync_threshold: int | None = None
+    since_flush: int = 0
     holds_metadata_back: bool = False
 
     def log(self, rows: Sequence[Row]) -> None:
@@ -211,6 +214,9 @@ class Collection:
             return
         index.apply(chunk)
         self.last_seen = chunk[-1].seq_id
+        self.since_flush += len(chunk)
+        if self.sync_threshold is not None and self.since_flush >= self.sync_threshold:
+            fate = Fate.FLUSHED
         if fate is not Fate.APPLIED:
             self._flush(index, fate)
 
@@ -242,6 +248,7 @@ class Collection:
             self.folder = replace(folder, elements={})
             self.last_seen = 0
         self.memory = index
+        self.since_flush = 0
         return index
 
     def _flush(self, index: Index, fate: Fate) -> None:
@@ -254,6 +261,7 @@ class Collection:
         self.folder = Folder(elements, IdMap(dict(index.labels), index.total, legacy))
         if fate is Fate.FLUSHED and self.shape != "0.4":
             self.tables = replace(self.tables, watermark=self.last_seen)
+        self.since_flush = 0
 
 
 @dataclass(slots=True)
@@ -266,8 +274,16 @@ class Store:
     moments: list[Moment] = field(default_factory=list)
 
     @classmethod
-    def new(cls, names: Iterable[str], *, purges: bool = True, shape: Shape = "1.x") -> Store:
-        return cls({name: Collection(shape=shape) for name in names}, purges)
+    def new(
+        cls,
+        names: Iterable[str],
+        *,
+        purges: bool = True,
+        shape: Shape = "1.x",
+        sync_threshold: int | None = None,
+    ) -> Store:
+        collections = {n: Collection(shape=shape, sync_threshold=sync_threshold) for n in names}
+        return cls(collections, purges)
 
     def write(self, name: str, changes: Sequence[Change], fate: Fate = Fate.APPLIED) -> None:
         """One call of a client, with what it logs."""
@@ -426,18 +442,25 @@ class Judgement:
         return frozenset(id for id, label in labels.items() if label not in self.elements)
 
     @property
-    def lost(self) -> frozenset[str]:
-        """Records whose vector neither a live element nor the log has."""
+    def in_segment(self) -> frozenset[str]:
+        """Ids with a live element."""
         labels = self.id_map.labels if self.id_map else {}
         live = self.of_elements(live=True)
-        in_segment = {id for id, label in labels.items() if label in live}
-        in_log = set()
-        for row in self.shown.tables.wal:
-            if row.op is Op.DELETE:
-                in_log.discard(row.id)
-            elif row.has_vector:
-                in_log.add(row.id)
-        return self.records - in_segment - in_log
+        return frozenset(id for id, label in labels.items() if label in live)
+
+    @property
+    def certainly_lost(self) -> frozenset[str]:
+        """Records whose vector neither a live element nor any row of the log can have."""
+        with_vector = {row.id for row in self.shown.tables.wal if row.has_vector}
+        return self.records - self.in_segment - with_vector
+
+    @property
+    def certainly_kept(self) -> frozenset[str]:
+        """Records with a live element, or whose last row in effect is in the log with a vector."""
+        tables = self.shown.tables
+        touched = replay(tables.records, past(tables.wal, tables.metadata_watermark))
+        rows = {(row.id, row.seq_id) for row in tables.wal if row.has_vector}
+        return (self.records & self.in_segment) | {id for id, _ in touched.items() & rows}
 
     @property
     def unmapped(self) -> frozenset[int]:

@@ -43,12 +43,15 @@ DATABASE = "chroma.sqlite3"
 PAGE = 4096
 
 
-def truth(record: str, metadata: Mapping[str, Any]) -> list[float] | None:
-    """The vector of a record that :class:`Writer` wrote last with this metadata."""
-    if "v" not in metadata:
-        return None
-    source = random.Random(f"{record}/{metadata['v']}")
-    return [source.gauss(0.0, 1.0) for _ in range(metadata["d"])]
+def truth(record: str, metadata: Mapping[str, Any]) -> list[list[float]]:
+    """The vector of a record that :class:`Writer` wrote with this metadata, and those before."""
+    versions = range(metadata.get("v", -1), -1, -1)
+    return [a_vector(record, version, metadata["d"]) for version in versions]
+
+
+def a_vector(record: str, version: int, dimension: int) -> list[float]:
+    source = random.Random(f"{record}/{version}")
+    return [source.gauss(0.0, 1.0) for _ in range(dimension)]
 
 
 # --- The writer, in the other process ------------------------------------------------------------
@@ -154,7 +157,7 @@ class Writer:
         for record in ids:
             versions[record] = versions.get(record, -1) + 1
         metadatas = [{"v": versions[record], "d": dimension} for record in ids]
-        vectors = [truth(r, m) for r, m in zip(ids, metadatas, strict=True)]
+        vectors = [a_vector(record, versions[record], dimension) for record in ids]
         getattr(collection, operation)(ids=ids, embeddings=vectors, metadatas=metadatas)
 
     def keep(self, moment: str) -> bool:
@@ -229,6 +232,14 @@ ssize_t pwrite64(int fd, const void *b, size_t n, off64_t at) {
   if (strikes(fd)) { if (mode == 1) real(fd, b, n / 2, at); return struck(); }
   return real(fd, b, n, at);
 }
+size_t fwrite(const void *b, size_t size, size_t n, FILE *f) {
+  REAL(fwrite);
+  if (strikes(fileno(f))) {
+    if (mode == 1) { real(b, 1, size * n / 2, f); fflush(f); }
+    return struck() ? 0 : 0;
+  }
+  return real(b, size, n, f);
+}
 int ftruncate64(int fd, off64_t n) {
   REAL(ftruncate64); return strikes(fd) ? struck() : real(fd, n);
 }
@@ -279,7 +290,7 @@ class Lab:
     def write(self, job: Json) -> str:
         """Let a writer play its operations to the end, or to its death."""
         pid, output = self.start(job)
-        death = self.engine.wait(pid, 60)
+        death = self.engine.wait(pid, 15)
         lines = output.read_text().splitlines()
         output.unlink()
         return f"ended with {death.code}: {lines[-1] if lines else ''}"
@@ -385,7 +396,7 @@ def write_cut(lab: Lab, source: random.Random, target: Path) -> str:
     assert lab.has_shim, "needs the shim"
     job = with_flushes(source, a_job(source, target, operations=source.randint(6, 20)))
     names = source.choice(("!.sqlite3", "!.sqlite3", "!.sqlite3", ID_MAP, DATABASE, ""))
-    calls = 3 if names == ID_MAP else int(10 ** source.uniform(0.0, 2.9))
+    calls = 3 if names == ID_MAP else int(10 ** source.uniform(0.0, 2.7))
     job["arm"] = [source.randint(0, 3), calls, source.choice((0, 1)), names]
     return f"{job['arm']} {lab.write(job)}"
 
@@ -395,7 +406,7 @@ def disk_full(lab: Lab, source: random.Random, target: Path) -> str:
     assert lab.has_shim, "needs the shim"
     job = with_flushes(source, a_job(source, target, operations=source.randint(6, 20)))
     names = source.choice(("!.sqlite3", "!.sqlite3", ID_MAP, DATABASE, ""))
-    calls = 1 if names == ID_MAP else int(10 ** source.uniform(0.0, 2.9))
+    calls = 1 if names == ID_MAP else int(10 ** source.uniform(0.0, 2.7))
     job["arm"] = [source.randint(0, 3), calls, source.choice((2, 3, 4)), names]
     job["stubborn"] = source.random() < 0.7
     return f"{job['arm']} {lab.write(job)}"
@@ -413,7 +424,7 @@ def writers(count: int) -> Fault:
         running = [lab.start(job | {"writer": name}) for name in "abc"[:count]]
         deaths = []
         for pid, output in running:
-            deaths.append(str(lab.engine.wait(pid, 60).code))
+            deaths.append(str(lab.engine.wait(pid, 20).code))
             output.unlink()
         return "ended with " + ", ".join(deaths)
 

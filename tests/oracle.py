@@ -12,8 +12,11 @@ chromadb may be used there.
 from __future__ import annotations
 
 import base64
+import io
 import json
+import math
 import os
+import pickle
 import random
 import resource
 import runpy
@@ -36,8 +39,9 @@ from types import TracebackType
 from typing import Any, Self
 
 Vector = Sequence[float]
-#: What a record's vector must be, given its id and metadata; None where that is not known.
-Truth = Callable[[str, Mapping[str, Any]], Vector | None]
+#: What a record's vector must be, given its id and metadata, then what it was before; empty where
+#: that is not known.
+Truth = Callable[[str, Mapping[str, Any]], Sequence[Vector]]
 Json = dict[str, Any]
 
 TIME_LIMIT = 30.0
@@ -59,6 +63,7 @@ class Kind(StrEnum):
     MISSING = "missing"  # records without a vector
     PHANTOM = "phantom"  # hits that are no records
     WRONG = "wrong vector"
+    STALE = "stale vector"  # its own, from before an update
     LOST = "lost write"  # accepted, then not there
     UNFOUND = "unfound"  # has its vector, but a search for everything passes it by
 
@@ -128,6 +133,7 @@ class Engine:
         quiet = {"ANONYMIZED_TELEMETRY": "False", "OPENBLAS_NUM_THREADS": "1"}
         shim = {"LD_PRELOAD": str(preload)} if preload else {}
         self._lock = threading.Lock()
+        self._running: set[int] = set()
         self._process = subprocess.Popen(
             [os.fspath(python), __file__, "engine"],
             stdin=subprocess.PIPE,
@@ -139,7 +145,9 @@ class Engine:
     def start(self, script: Path, arguments: Sequence[str], output: Path) -> int:
         """Run ``script`` in a new process and session; returns its process id."""
         job = {"script": str(script), "arguments": list(arguments), "output": str(output)}
-        return int(self._ask(job)["pid"])
+        pid = int(self._ask(job)["pid"])
+        self._running.add(pid)
+        return pid
 
     def wait(self, pid: int, time_limit: float = TIME_LIMIT) -> Death:
         """Wait for a process that was started here; kill it when its time is over."""
@@ -152,6 +160,7 @@ class Engine:
                 self.kill(pid)
             time.sleep(pause)
             pause = min(pause * 1.3, 0.05)
+        self._running.discard(pid)
         return Death(code, hung)
 
     def run(
@@ -175,6 +184,10 @@ class Engine:
         return answer
 
     def close(self) -> None:
+        """End the interpreter, and whatever still runs in it."""
+        for pid in list(self._running):
+            self.kill(pid)
+            self.wait(pid)
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -281,13 +294,14 @@ class Examination:
         self.log = Log(job["log"])
         self.random = random.Random(job["phase"] + str(job["seed"]))
         self.collection: Any = None
+        self.space = ""
         self.ids: list[str] = []
         self.vectors: dict[str, Vector] = {}
 
     def run(self) -> None:
         with self.log.step("open") as found:
             self.collection = self.open()
-            found["inner product"] = self.is_inner_product()
+            self.space = found["space"] = self.read_space()
         if self.collection is None:
             return
         self.read()
@@ -336,24 +350,23 @@ class Examination:
 
     def search(self) -> None:
         with self.log.step("query all") as found:
-            wanted = len(self.ids) + 50
-            answer = self.collection.query(query_embeddings=[self.vector()], n_results=wanted)
-            found["hits"] = answer["ids"][0]
+            wanted, vector = len(self.ids) + 50, self.vector()
+            answer = self.collection.query(query_embeddings=[vector], n_results=wanted)
+            found.update(vector=vector, hits=answer["ids"][0], distances=answer["distances"][0])
         sample = self.some(sorted(self.vectors), SAMPLE)
         if sample:
             with self.log.step("query own") as found:
                 answer = self.collection.query(
                     query_embeddings=[list(self.vectors[record]) for record in sample],
-                    n_results=len(self.ids) + 50 if self.is_inner_product() else 5,
+                    n_results=5 if self.space != "ip" else len(self.ids) + 50,
                 )
                 found.update(ids=sample, hits=answer["ids"])
 
-    def is_inner_product(self) -> bool:
-        """There a record need not be among the nearest of its own vector."""
-        metadata = self.collection.metadata or {}
+    def read_space(self) -> str:
+        """Under "ip" a record need not be among the nearest of its own vector."""
         with suppress(Exception):
-            return bool(self.collection.configuration["hnsw"]["space"] == "ip")
-        return metadata.get("hnsw:space") == "ip"
+            return str(self.collection.configuration["hnsw"]["space"])
+        return str((self.collection.metadata or {}).get("hnsw:space", "l2"))
 
     def some(self, ids: Sequence[str], count: int) -> list[str]:
         return self.random.sample(ids, min(count, len(ids)))
@@ -376,8 +389,10 @@ class Examination:
                 found["vectors"] = packed(vectors)
 
     def first(self) -> None:
-        """One operation of each kind."""
+        """One operation of each kind; and ids that only the index knows can be given again."""
         self.write("add", ["oracle-added"])
+        unknown = [record for record in self.job["indexed"] if record not in self.ids]
+        self.write("add", unknown[:5], "add again")
         chosen = self.some(sorted(self.ids), 3)
         for operation, record in zip(("upsert", "update", "delete"), chosen, strict=False):
             self.write(operation, [record])
@@ -416,23 +431,45 @@ class Subject:
     tenant: str
     database: str
     name: str
+    segment: str
     dimension: int
 
 
 def subjects(store: Path) -> list[Subject]:
     """The collections of a store, read from a copy of its database."""
     query = (
-        "SELECT d.tenant_id, d.name, c.name, c.dimension FROM collections c"
-        " JOIN databases d ON d.id = c.database_id ORDER BY c.rowid"
+        "SELECT d.tenant_id, d.name, c.name, coalesce(s.id, ''), coalesce(c.dimension, 4)"
+        " FROM collections c JOIN databases d ON d.id = c.database_id"
+        " LEFT JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' ORDER BY c.rowid"
     )
     with TemporaryDirectory() as scratch:
         for path in store.glob("chroma.sqlite3*"):
             shutil.copyfile(path, Path(scratch, path.name))
         with closing(sqlite3.connect(Path(scratch, "chroma.sqlite3"))) as database:
             return [
-                Subject(tenant, space, name, dimension or 4)
-                for tenant, space, name, dimension in database.execute(query)
+                Subject(tenant, space, name, segment, dimension)
+                for tenant, space, name, segment, dimension in database.execute(query)
             ]
+
+
+class _Closed(pickle.Unpickler):
+    """Calls nothing, whatever a file says."""
+
+    def find_class(self, module: str, name: str) -> type[Any]:
+        return type(name, (), {}) if name == "PersistentData" else _refuse(name)
+
+
+def _refuse(name: str) -> type[Any]:
+    raise pickle.UnpicklingError(name)
+
+
+def _indexed(folder: Path) -> list[str]:
+    """The ids of an id map, if it tells."""
+    with suppress(Exception):
+        state = _Closed(io.BytesIO((folder / "index_metadata.pickle").read_bytes())).load()
+        ids = (state if isinstance(state, dict) else vars(state))["id_to_label"]
+        return [str(record) for record in ids]
+    return []
 
 
 @dataclass(slots=True)
@@ -442,7 +479,7 @@ class _Case:
     truth: Truth | None
     problems: list[Problem] = field(default_factory=list)
     records: int = 0
-    inner_product: bool = False  # its graphs leave many records unreachable
+    space: str = ""
     ids: set[str] | None = None
     vectors: dict[str, Vector] = field(default_factory=dict)
     metadatas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -450,7 +487,8 @@ class _Case:
     def report(self, kind: Kind, step: str, message: str, ids: Sequence[str] = ()) -> None:
         sample = tuple(sorted(ids)[:5])
         few = len(ids) <= max(2, RECALL * len(self.ids or ()))
-        grave = kind is not Kind.UNFOUND or not (few or self.inner_product)
+        # Under "ip" sound graphs leave many records unreachable.
+        grave = kind is not Kind.UNFOUND or not (few or self.space == "ip")
         self.problems.append(Problem(kind, step, message, len(ids), sample, grave))
 
     def take(self, phase: str, step: str, found: Json) -> None:
@@ -458,7 +496,7 @@ class _Case:
         at = f"{phase}/{step}"
         match step:
             case "open":
-                self.inner_product = found["inner product"]
+                self.space = found["space"]
             case "count" | "count again":
                 if self.ids is not None and found["count"] != len(self.ids):
                     text = f"{found['count']}, expected {len(self.ids)}"
@@ -472,6 +510,7 @@ class _Case:
                 self.report(Kind.MISSING, at, "have no vector:", found["failed"])
             case "query all":
                 self.take_hits(at, found["hits"])
+                self.take_distances(at, found)
             case "query own":
                 pairs = zip(found["ids"], found["hits"], strict=True)
                 unfound = [record for record, hits in pairs if record not in hits]
@@ -496,17 +535,26 @@ class _Case:
     def take_vectors(self, at: str, vectors: dict[str, tuple[float, ...]]) -> None:
         if absent := [r for r in self.ids or () if r not in vectors]:
             self.report(Kind.MISSING, at, "have no vector:", absent)
-        expected = dict(self.vectors)
-        if self.truth is not None:
-            for record, metadata in self.metadatas.items():
-                vector = self.truth(record, metadata)
-                if record not in expected and vector is not None:
-                    expected[record] = vector
-        wrong = [r for r, v in vectors.items() if r in expected and not _close(v, expected[r])]
+        wrong: list[str] = []
+        stale: list[str] = []
+        for record, vector in vectors.items():
+            versions = self.versions(record)
+            matches = [_close(vector, version) for version in versions]
+            if versions and not matches[0]:
+                (stale if any(matches) else wrong).append(record)
         if wrong:
             self.report(Kind.WRONG, at, "have another vector:", wrong)
+        if stale:
+            self.report(Kind.STALE, at, "have an earlier vector:", stale)
         self.vectors = dict(vectors)
         self.metadatas = {}
+
+    def versions(self, record: str) -> Sequence[Vector]:
+        if record in self.vectors:
+            return [self.vectors[record]]
+        if self.truth is None or record not in self.metadatas:
+            return []
+        return self.truth(record, self.metadatas[record])
 
     def take_hits(self, at: str, hits: Sequence[str]) -> None:
         ids = self.ids or set()
@@ -517,6 +565,14 @@ class _Case:
             self.report(Kind.PHANTOM, at, "found more than once:", list(twice))
         if unfound := ids - set(hits):
             self.report(Kind.UNFOUND, at, "never found:", list(unfound))
+
+    def take_distances(self, at: str, found: Json) -> None:
+        """A hit must be as far away as the vector that get() gives for it."""
+        pairs = zip(found["hits"], found["distances"], strict=True)
+        known = ((r, d, self.vectors[r]) for r, d in pairs if r in self.vectors)
+        wrong = [r for r, d, v in known if not _same(d, _distance(self.space, found["vector"], v))]
+        if wrong:
+            self.report(Kind.WRONG, at, "are found at another vector's distance:", wrong)
 
     def wrote(self, found: Json) -> None:
         ids: set[str] = self.ids if self.ids is not None else set()
@@ -534,6 +590,25 @@ def _close(found: Vector, expected: Vector) -> bool:
         return False
     scale = max(1.0, max(map(abs, expected), default=1.0))
     return all(abs(a - b) <= TOLERANCE * scale for a, b in zip(found, expected, strict=True))
+
+
+def _distance(space: str, one: Vector, two: Vector) -> float:
+    dot = sum(a * b for a, b in zip(one, two, strict=True))
+    match space:
+        case "cosine":
+            norms = math.hypot(*one) * math.hypot(*two)
+            return 1.0 - dot / norms if norms else math.nan
+        case "ip":
+            return 1.0 - dot
+        case _:
+            return sum((a - b) ** 2 for a, b in zip(one, two, strict=True))
+
+
+def _same(found: float, expected: float) -> bool:
+    """Equal as far as float32 goes; what is not a number proves nothing."""
+    if not (math.isfinite(found) and math.isfinite(expected)):
+        return True
+    return abs(found - expected) <= 1e-3 * max(1.0, abs(expected))
 
 
 class Oracle:
@@ -596,8 +671,9 @@ class Oracle:
 
     def _examine(self, scratch: Path, phase: str, subject: Subject, seed: int, case: _Case) -> None:
         log, output = scratch / f"{phase}.log", scratch / f"{phase}.out"
+        store = scratch / "store"
         job = {
-            "store": str(scratch / "store"),
+            "store": str(store),
             "tenant": subject.tenant,
             "database": subject.database,
             "collection": subject.name,
@@ -605,6 +681,7 @@ class Oracle:
             "phase": phase,
             "seed": seed,
             "batch": 120,
+            "indexed": _indexed(store / subject.segment) if phase == "first" else [],
             "log": str(log),
         }
         log.write_text("")

@@ -24,8 +24,8 @@ from stores import LAGGING, WAL_MODES, environment, run, unpack
 import hnswcheck
 from hnswcheck import Report
 
-SECONDS_BESIDE_A_WRITER = 10.0
-SECONDS_BESIDE_A_PAUSED_WRITER = 6.0
+SECONDS_BESIDE_A_WRITER = 8.0
+SECONDS_BESIDE_A_PAUSED_WRITER = 5.0
 AUDITORS = 4
 KILLS = 4
 SEED = 20_250_101
@@ -145,7 +145,7 @@ def finished(process: subprocess.Popen[str]) -> dict[str, int]:
     result = json.loads(out)
     assert result["failed"] == []
     assert process.returncode == 0
-    assert result["done"] > 20
+    assert result["done"] > 0
     expected: dict[str, int] = result["expected"]
     return expected
 
