@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,8 @@ PROGRAM = (sys.executable, "-m", "hnswcheck")
 
 def environment(**extra: str) -> dict[str, str]:
     """The environment of a child that imports this repository's package and writes no cache."""
-    quiet = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
+    path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    quiet = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
     dull = {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TERM", "CI"}
     return {k: v for k, v in os.environ.items() if k not in dull} | quiet | extra
 
@@ -196,19 +198,19 @@ Answer = hnswcheck.Report | hnswcheck.HnswcheckError
 @functools.cache
 def corpus_answers() -> dict[tuple[str, hnswcheck.Level], Answer]:
     """What an audit says of every fixture at every level: a report, or why there is none."""
+    halves = [NAMES[::2], NAMES[1::2]]
+    with ProcessPoolExecutor(len(halves), multiprocessing.get_context("spawn")) as pool:
+        return {key: answer for part in pool.map(_answers, halves) for key, answer in part.items()}
 
-    def answer(name: str, level: hnswcheck.Level) -> Answer:
-        try:
-            return hnswcheck.audit(Path(scratch, name), level)
-        except hnswcheck.HnswcheckError as error:
-            return error
 
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(4) as pool:
-        for name in NAMES:
-            unpack(name, Path(scratch))
-        pending = {
-            (name, level): pool.submit(answer, name, level)
-            for name in NAMES
-            for level in hnswcheck.Level
-        }
-        return {key: future.result() for key, future in pending.items()}
+def _answers(names: Sequence[str]) -> dict[tuple[str, hnswcheck.Level], Answer]:
+    answers: dict[tuple[str, hnswcheck.Level], Answer] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        stores = [unpack(name, Path(scratch)) for name in names]
+        for store in stores:
+            for level in hnswcheck.Level:
+                try:
+                    answers[store.name, level] = hnswcheck.audit(store, level)
+                except hnswcheck.HnswcheckError as error:
+                    answers[store.name, level] = error
+    return answers

@@ -137,7 +137,7 @@ def read_schema(database: Database) -> Schema:
     }
     for name, version in migrations.items():
         if version > NEWEST_KNOWN.get(name, 0):
-            raise SchemaUnknown(f"migration {version} of {name} is newer than this version knows")
+            raise SchemaUnknown(f"migration {version} of {name!r} is newer than this version knows")
     return Schema(migrations, _line(migrations), columns)
 
 

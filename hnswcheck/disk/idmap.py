@@ -12,6 +12,7 @@ one of Chroma's two writers produces:
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,7 +114,7 @@ class _Parser:
     position: int = 0
     shape: Shape | None = None
     scalars: dict[bytes, int | None] = field(default_factory=dict)
-    maps: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
+    maps: dict[bytes, array[int]] = field(default_factory=dict)  # begin, end, begin, end, ...
     batch_ends: list[int] = field(default_factory=list)
 
     def parse(self) -> None:
@@ -160,7 +161,7 @@ class _Parser:
                     self.position += 1
                     if key in self.maps:
                         raise self._wrong("an attribute that comes twice")
-                    self.maps[key] = []
+                    self.maps[key] = array("q")
                     self._map(self.maps[key])
                 case code if code == NONE:
                     self.position += 1
@@ -169,7 +170,7 @@ class _Parser:
                     self.scalars[key] = self._number()
         self.position += 1
 
-    def _map(self, spans: list[tuple[int, int]]) -> None:
+    def _map(self, spans: array[int]) -> None:
         """Batches of pairs, ``( key value ... u``, or single ones, ``key value s``."""
         op = self.tokens.op
         while True:
@@ -179,14 +180,16 @@ class _Parser:
                 index = bisect_left(self.batch_ends, begin)
                 whole = index < len(self.batch_ends)
                 end = self.batch_ends[index] if whole else len(op)
-                spans.append((begin, end - (end - begin) % 2))
+                spans.extend((begin, end - (end - begin) % 2))
                 self.position = end + 1
                 if not whole:
                     raise _Cut(self._offset(end))
                 if (end - begin) % 2:
                     raise self._wrong("a key without a value")
+                if begin == end:
+                    raise self._wrong("a batch of nothing")
             elif self._is(begin + 2, SETITEM):
-                spans.append((begin, begin + 2))
+                spans.extend((begin, begin + 2))
                 self.position = begin + 3
             else:
                 return
@@ -248,8 +251,9 @@ class _Parser:
         self, name: bytes, inverse: bool = False, largest: int = LARGEST_LABEL
     ) -> tuple[Pairs, int | None]:
         """The pairs of a map, and the offset of the first that has other types."""
-        spans = [np.arange(begin, end) for begin, end in self.maps.get(name, ())]
-        at = np.concatenate(spans) if spans else np.empty(0, np.int64)
+        spans = np.array(self.maps.get(name, ()), np.int64).reshape(-1, 2)
+        sizes = spans[:, 1] - spans[:, 0]
+        at = np.repeat(spans[:, 0] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
         names, numbers = (at[1::2], at[::2]) if inverse else (at[::2], at[1::2])
         tokens = self.tokens
         typed = tokens.is_string(names) & tokens.is_int(numbers)

@@ -35,6 +35,8 @@ OPCODE_BYTES = {
 #: Bytes of the length that follows the opcode, and the longest argument it may announce.
 LENGTH_BYTES = {BINUNICODE: 4, SHORT_BINUNICODE: 1, LONG1: 1}
 LONGEST_INT = 8
+#: Opcodes without an argument that follow each other at most; Chroma writes up to six.
+MOST_BARE = 16
 
 _INT_BYTES = np.zeros(256, np.int64)
 _INT_BYTES[[BININT1, BININT2, BININT]] = 2, 3, 5
@@ -180,8 +182,14 @@ class _Cutter:
         if raw and raw[0] != PROTO:
             return np.empty(0, np.int64), Problem(Damage.INVALID, 0, "the file is no pickle")
         problem: Problem | None = Problem(Damage.TRUNCATED, end, "the file ends inside the id map")
+        bare = 0
         while position < end:
             op = raw[position]
+            bare = bare + 1 if OPCODE_BYTES.get(op) == 1 else 0
+            if bare > MOST_BARE:
+                text = f"{bare} opcodes without a value between them"
+                problem = Problem(Damage.INVALID, position, text)
+                break
             if op == STOP:
                 self._emit(position)
                 left = end - position - 1

@@ -284,7 +284,7 @@ def open_store(path: Path) -> Iterator[StoreView]:
     database = _check_path(path)
     with ExitStack() as stack:
         try:
-            if _is_wal_mode(database) or _has_lasting_journal(path):
+            if _is_wal_mode(database) or _has_wal(path) or _has_lasting_journal(path):
                 raise _NeedsCopy(f"{DATABASE} cannot be read in place")
             opened = _connect(database, "ro")
             stack.callback(opened.close)
@@ -334,6 +334,11 @@ def _is_wal_mode(database: Path) -> bool:
     return WAL_MODE in head[WAL_MODE_AT:]
 
 
+def _has_wal(root: Path) -> bool:
+    """sqlite takes up any -wal that it finds, whatever the header says, and makes a -shm."""
+    return look_at(root / (DATABASE + "-wal")) is not None
+
+
 def _has_lasting_journal(root: Path) -> bool:
     """Whether a journal is there that no living writer removes."""
     until = time.monotonic() + JOURNAL_SECONDS
@@ -364,6 +369,9 @@ def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, tuple[FileState 
     scratch = stack.enter_context(scratch_directory(root))
     for _ in range(COPY_TRIES):
         before = _database_states(root)
+        for state in before[1:]:
+            if state is not None and not state.is_file:
+                raise StoreUnreadable(f"{root / state.name} is not a regular file")
         needed = sum(state.size for state in before if state)
         free = shutil.disk_usage(scratch).free
         if needed > free:
