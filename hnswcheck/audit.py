@@ -154,7 +154,7 @@ class _Audit:
         listing = list_directory(self.view.root)
         with self.view.database.snapshot():
             schema = read_schema(self.view.database)
-            collections = read_collections(self.view.database, schema)
+        collections = self._collections(schema)
         selected = _select(collections, wanted)
         findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
@@ -163,6 +163,21 @@ class _Audit:
         except HnswcheckError as error:
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
+
+    def _collections(self, schema: Schema) -> Sequence[Collection]:
+        """All collections. Chroma makes and drops their rows in several transactions, so one that
+        lacks a segment is looked at again."""
+
+        def read() -> Sequence[Collection]:
+            with self.view.database.snapshot():
+                return read_collections(self.view.database, schema)
+
+        found = read()
+        lacking = {c.id for c in found if not (c.vector and c.metadata)}
+        if not lacking:
+            return found
+        time.sleep(REST_SECONDS)
+        return [c for c in read() if (c.vector and c.metadata) or c.id in lacking]
 
     def _check_store(
         self, listing: Sequence[FileState], collections: Sequence[Collection]

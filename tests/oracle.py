@@ -123,6 +123,10 @@ class Death:
         return signal.Signals(-self.code).name if self.code < 0 and not self.hung else None
 
 
+class EngineLost(Exception):
+    """The interpreter itself was ended from outside: nothing was judged."""
+
+
 class Engine:
     """Runs scripts in fresh processes of an interpreter that has chromadb."""
 
@@ -178,8 +182,13 @@ class Engine:
         with self._lock:
             assert self._process.stdin is not None
             assert self._process.stdout is not None
-            print(json.dumps(question), file=self._process.stdin, flush=True)
-            answer: Json = json.loads(self._process.stdout.readline())
+            with suppress(BrokenPipeError):
+                print(json.dumps(question), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        if not line:
+            self._running.clear()
+            raise EngineLost(f"the interpreter ended with {self._process.wait()}")
+        answer: Json = json.loads(line)
         return answer
 
     def close(self) -> None:
@@ -188,7 +197,8 @@ class Engine:
             self.kill(pid)
             self.wait(pid)
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()

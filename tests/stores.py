@@ -67,7 +67,10 @@ def unpack(name: str, target: Path) -> Path:
     """The persist directory of a fixture, unpacked below ``target``."""
     store = target / name
     with tarfile.open(CORPUS / f"{name}.tar.xz") as archive:
-        archive.extractall(store, filter="tar")
+        if hasattr(tarfile, "tar_filter"):
+            archive.extractall(store, filter="tar")
+        else:  # Python before 3.11.4
+            archive.extractall(store)
     return store
 
 

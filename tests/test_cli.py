@@ -916,9 +916,8 @@ def test_demo_needs_neither_network_nor_chromadb(tmp_path: Path) -> None:
         [
             *prefix,
             sys.executable,
-            "-I",
             "-c",
-            f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})" + ALONE,
+            ALONE,
         ],
         capture_output=True,
         text=True,

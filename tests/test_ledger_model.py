@@ -255,7 +255,7 @@ def test_a_killed_flush_is_told_apart_from_one_that_blocks_every_later_write(sto
 
 
 @given(skewed_copies())
-@settings(max_examples=3 * settings().max_examples)
+@settings(max_examples=2 * settings().max_examples)
 def test_copies_of_unequal_age_have_exactly_the_models_missing_and_phantom_ids(
     copies: tuple[Moment, bool],
 ) -> None:

@@ -344,6 +344,7 @@ def locks_of_this_process(path: Path) -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="no /proc/locks here")
 @pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN"])
+@pytest.mark.xfail(strict=True, reason="POSIX locks die with any descriptor; see README")
 def test_an_audit_keeps_the_locks_of_its_own_process(begin: str, tmp_path: Path) -> None:
     """Closing any descriptor of a file drops all locks that the process has on it."""
     store = unpack(LAGGING, tmp_path)
@@ -386,6 +387,7 @@ for level in ("probe", "standard"):
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="no /proc/locks here")
+@pytest.mark.xfail(strict=True, reason="POSIX locks die with any descriptor; see README")
 def test_an_audit_keeps_the_locks_of_a_client_in_its_process(tmp_path: Path) -> None:
     pytest.importorskip("chromadb_rust_bindings")
     store = unpack(LAGGING, tmp_path)
