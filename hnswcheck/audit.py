@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hnswcheck.apart import call_apart, sole_use
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.store import check_folders, check_segment_path, check_segment_rows
 from hnswcheck.disk.catalog import (
@@ -20,7 +21,13 @@ from hnswcheck.disk.catalog import (
 )
 from hnswcheck.disk.segment import open_segment
 from hnswcheck.disk.text import path_text
-from hnswcheck.disk.view import FileState, StoreView, list_directory, open_store
+from hnswcheck.disk.view import (
+    DATABASE,
+    FileState,
+    StoreView,
+    list_directory,
+    open_store,
+)
 from hnswcheck.errors import (
     HnswcheckError,
     RecordsMoved,
@@ -100,9 +107,14 @@ def audit(
     except ValueError:
         known = ", ".join(Level)
         raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
+    directory = Path(path)
     try:
-        with open_store(Path(path)) as view:
-            found = _Audit(view, level, Sampler(all_ids), progress).run(collections)
+        with sole_use(directory / DATABASE) as sole:
+            if sole:
+                found = _audit(directory, level, collections, all_ids, progress)
+            else:
+                asked = (directory, level, collections and list(collections), all_ids)
+                found = call_apart(_audit, asked, None if progress is silent else progress)
     except HnswcheckError as error:
         if str(path) in str(error) or not error.finding:
             raise
@@ -114,6 +126,22 @@ def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) ->
     """The report of a store that raised ``error`` instead of giving one."""
     found = _Found(None, [finding(error.finding, 1, [path_text(str(error))])], [])
     return _store_report(path, level, found, 0.0)
+
+
+def _audit(
+    directory: Path,
+    level: Level,
+    collections: Sequence[str] | None,
+    all_ids: bool,
+    progress: Progress = silent,
+) -> _Found:
+    """What an audit finds.
+
+    Raises:
+        HnswcheckError: nothing could be read.
+    """
+    with open_store(directory) as view:
+        return _Audit(view, level, Sampler(all_ids), progress).run(collections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +187,8 @@ class _Audit:
         findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
         try:
-            reports = self._judge_all(selected, schema)
+            with self.view.standing_still():
+                reports = self._judge_all(selected, schema)
         except HnswcheckError as error:
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])

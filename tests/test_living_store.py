@@ -24,7 +24,7 @@ import pytest
 from stores import LAGGING, WAL_MODES, environment, run, unpack
 
 import hnswcheck
-from hnswcheck import Report
+from hnswcheck import Report, apart
 from hnswcheck.disk import view
 
 SECONDS_BESIDE_A_WRITER = 8.0
@@ -344,7 +344,6 @@ def locks_of_this_process(path: Path) -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="no /proc/locks here")
 @pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN"])
-@pytest.mark.xfail(strict=True, reason="POSIX locks die with any descriptor; see README")
 def test_an_audit_keeps_the_locks_of_its_own_process(begin: str, tmp_path: Path) -> None:
     """Closing any descriptor of a file drops all locks that the process has on it."""
     store = unpack(LAGGING, tmp_path)
@@ -386,8 +385,33 @@ for level in ("probe", "standard"):
 """
 
 
+def test_an_audit_apart_says_and_raises_the_same(tmp_path: Path) -> None:
+    store = unpack(LAGGING, tmp_path)
+    seen: list[tuple[int, int, str]] = []
+    usual = hnswcheck.audit(store, all_ids=True)
+    with (store / "chroma.sqlite3").open("rb"):
+        other = hnswcheck.audit(store, all_ids=True, progress=lambda *told: seen.append(told))
+        with pytest.raises(hnswcheck.UsageError, match="no collection 'nowhere' in the store"):
+            hnswcheck.audit(store, collections=["nowhere"])
+    assert timeless(other) == timeless(usual)
+    done, total, _ = seen[-1]
+    assert done == total > 0
+
+
+@pytest.mark.parametrize("executable", ["/nowhere/python", "/bin/false"])
+def test_an_audit_apart_without_a_python_is_undecided(
+    executable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "get_executable", lambda: executable)
+    store = unpack(LAGGING, tmp_path)
+    with (
+        (store / "chroma.sqlite3").open("rb"),
+        pytest.raises(hnswcheck.StoreUnreadable, match="open in this process"),
+    ):
+        hnswcheck.audit(store)
+
+
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="no /proc/locks here")
-@pytest.mark.xfail(strict=True, reason="POSIX locks die with any descriptor; see README")
 def test_an_audit_keeps_the_locks_of_a_client_in_its_process(tmp_path: Path) -> None:
     pytest.importorskip("chromadb_rust_bindings")
     store = unpack(LAGGING, tmp_path)

@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,10 @@ class FileState:
     @property
     def changed_ns(self) -> int:
         return max(self.mtime_ns, self.ctime_ns)
+
+
+#: Of chroma.sqlite3 and its :data:`COMPANIONS`; None for what is not there.
+DatabaseStates = tuple[FileState | None, ...]
 
 
 def look_at(path: Path) -> FileState | None:
@@ -206,12 +210,18 @@ class StoreView:
     Attributes:
         root: the directory.
         database: its chroma.sqlite3, or a copy of it.
-        source: what the copy was made of; None where the database itself is read.
+        opened: what the database and its companions were when it was opened.
+        copied: it is a copy of them.
     """
 
     root: Path
     database: Database
-    source: tuple[FileState | None, ...] | None
+    opened: DatabaseStates
+    copied: bool
+
+    def standing_still(self) -> AbstractContextManager[None]:
+        """Within, StoreChanged comes in place of SqliteDamaged where the database was written."""
+        return _standing_still(self.root, self.opened)
 
     def moment(self, folders: Sequence[Path]) -> object:
         """Equal before and after a reading if, and only if, nothing was written in between.
@@ -247,7 +257,7 @@ class StoreView:
 
     def _states(self, folders: Sequence[Path], with_database: bool) -> tuple[FileState | None, ...]:
         database = _database_states(self.root)
-        if self.source is not None and database != self.source:
+        if self.copied and database != self.opened:
             raise StoreChanged(f"{DATABASE} was written while its copy was read")
         states = list(database) if with_database else []
         for folder in folders:
@@ -282,20 +292,39 @@ def open_store(path: Path) -> Iterator[StoreView]:
         StoreUnreadable, SqliteBusy, SqliteDamaged, StoreChanged: it cannot be read now.
     """
     database = _check_path(path)
-    with ExitStack() as stack:
+    opened = _database_states(path)
+    with ExitStack() as stack, _standing_still(path, opened):
+        copied = False
         try:
             if _is_wal_mode(database) or _has_wal(path) or _has_lasting_journal(path):
                 raise _NeedsCopy(f"{DATABASE} cannot be read in place")
-            opened = _connect(database, "ro")
-            stack.callback(opened.close)
-            opened.rows("SELECT count(*) FROM sqlite_master")
-            source = None
+            connection = _connect(database, "ro")
+            stack.callback(connection.close)
+            connection.rows("SELECT count(*) FROM sqlite_master")
         except _NeedsCopy:
             stack.close()
-            copy, source = _copy_database(path, stack)
-            opened = _connect(copy, "rw")
-            stack.callback(opened.close)
-        yield StoreView(path, opened, source)
+            copied = True
+            copy, opened = _copy_database(path, stack)
+            connection = _connect(copy, "rw")
+            stack.callback(connection.close)
+        yield StoreView(path, connection, opened, copied)
+
+
+@contextmanager
+def _standing_still(root: Path, opened: DatabaseStates) -> Iterator[None]:
+    """Take damage for a change where the database is no longer what it was when opened.
+
+    Not every writer waits for our lock: one that lost its own does not.
+
+    Raises:
+        StoreChanged: in place of SqliteDamaged.
+    """
+    try:
+        yield
+    except SqliteDamaged as error:
+        if _database_states(root) != opened:
+            raise StoreChanged(f"{DATABASE} was written while it was read") from error
+        raise
 
 
 def _check_path(path: Path) -> Path:
@@ -360,11 +389,11 @@ def _connect(database: Path, mode: str) -> Database:
         raise _translated(error) from error
 
 
-def _database_states(root: Path) -> tuple[FileState | None, ...]:
+def _database_states(root: Path) -> DatabaseStates:
     return tuple(look_at(root / (DATABASE + suffix)) for suffix in COMPANIONS)
 
 
-def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, tuple[FileState | None, ...]]:
+def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, DatabaseStates]:
     """Copy chroma.sqlite3 and its journal or WAL to scratch, proving that they stood still."""
     scratch = stack.enter_context(scratch_directory(root))
     for _ in range(COPY_TRIES):
