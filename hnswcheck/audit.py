@@ -284,7 +284,7 @@ class _Audit:
             if not all(c.vector and c.metadata for c in now):
                 raise StoreChanged("the collection is being dropped")
             with_ids = self.level is not Level.PROBE
-            targets = list(read_targets(self.view, now, schema, with_ids))
+            targets = [t.with_ids() for t in read_targets(self.view, now, schema, with_ids)]
             version = self.view.database.version()
         if not targets:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hnswcheck.checks.ledger import check_watermark, count_pending
@@ -50,7 +50,7 @@ class Target:
         unreadable: why that could not be read, if it could not.
         start: where replay begins.
         records: rows of ``embeddings``.
-        record_ids: their ids; empty at level probe.
+        record_ids: gives their ids; none at level probe. Of many, it reads them each time.
         wal: rows past ``start`` or past METADATA's watermark, in order.
         wal_total: all rows that the WAL has of the collection; None at level probe.
         highest: the last seq_id of the store's WAL.
@@ -65,13 +65,22 @@ class Target:
     vector_watermark: Watermark | None
     metadata_watermark: Watermark | None
     records: int
-    record_ids: Strings
+    record_ids: Callable[[], Strings]
     wal: Sequence[WalRow]
     wal_total: int | None
     highest: int
     integers: bool
     unreadable: str | None
     read_all_wal: Callable[[], Sequence[WalRow]]
+
+    def with_ids(self) -> Target:
+        """The same with its record ids read now.
+
+        Raises:
+            StoreChanged, SqliteDamaged: they could not be.
+        """
+        ids = self.record_ids()
+        return replace(self, record_ids=lambda: ids)
 
     @property
     def metadata_start(self) -> int:
@@ -213,7 +222,7 @@ def read_targets(
     highest = highest_seq_id(database)
     totals = read_wal_summary(database) if with_ids else None
 
-    def target(segment: str, ids: Strings) -> Target:
+    def target(segment: str, ids: Callable[[], Strings]) -> Target:
         c = by_segment.pop(segment)
         assert c.vector
         return Target(
@@ -235,7 +244,7 @@ def read_targets(
         for segment, ids in read_record_ids(database, counts, by_segment.keys()):
             yield target(segment, ids)
     for segment in list(by_segment):
-        yield target(segment, Strings.of(()))
+        yield target(segment, lambda: Strings.of(()))
 
 
 def replay_start(peek: Peek, mark: Watermark | None) -> int:

@@ -40,12 +40,11 @@ def check_id_map(
 def _not_inverse(forward: Pairs, backward: Pairs, sampler: Sampler) -> Iterator[Finding]:
     """Every pair of one map must be in the other, and no id or label may come twice."""
     place = find_labels(backward.labels.astype(np.uint64), forward.labels.astype(np.uint64))
-    ours, theirs = forward.ids.ordered(), backward.ids.ordered()
     same = place >= 0
     if len(backward.labels):
-        same &= (ours.hashes == theirs.hashes[:, place]).all(axis=0)
+        same &= forward.ids.hashes == backward.ids.hashes[place]
     repeats = len(repeated_labels(forward.labels.astype(np.uint64)))
-    repeats += len(forward.ids) - len(np.unique(ours.first)) if ours.repeats else 0
+    repeats += forward.ids.repeats()
     unanswered = len(backward.labels) - int(np.count_nonzero(same))
     count = max(len(forward.labels) - int(np.count_nonzero(same)), unanswered, repeats)
     if count:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import LARGEST_SEQ_ID, Watermark
 from hnswcheck.disk.idmap import IdMap
-from hnswcheck.disk.strings import Flags, Strings, match
+from hnswcheck.disk.strings import Flags, Strings, differences, find
 from hnswcheck.disk.wal import WalRow
 from hnswcheck.report import Finding, Pending, finding
 
@@ -78,7 +78,7 @@ def replay_index(
         revives: writing to a marked element clears the mark, as in 0.x; in 1.x it fails.
     """
     pending = [row for row in rows if row.seq_id > start]
-    base = {} if id_map is None else positions({r.id for r in pending}, id_map.id_to_label.ids)
+    base = {} if id_map is None else find((r.id for r in pending), id_map.id_to_label.ids)
     present = {row.id: row.id in base for row in pending}
     at: dict[bytes, int | None] = dict(base)  # None: a label that replay handed out
     alive: set[int] = set()
@@ -140,11 +140,11 @@ def balance(records: Strings, replay: Replay, index_ids: Strings) -> Balance:
         records: what sqlite has, after replay.
         index_ids: what the id map has, before replay.
     """
-    sides = match(records, index_ids)
-    missing = {records[i] for i in sides.only_left.tolist()}
-    phantom = {index_ids[i] for i in sides.only_right.tolist()}
+    only_records, only_ids = differences(records, index_ids)
+    missing = {records[i] for i in only_records.tolist()}
+    phantom = {index_ids[i] for i in only_ids.tolist()}
     touched = replay.present.keys()
-    recorded, indexed = positions(touched, records), positions(touched, index_ids)
+    recorded, indexed = find(touched, records), find(touched, index_ids)
     size = len(index_ids)
     for record, present in replay.present.items():
         size += present - (record in indexed)
@@ -155,13 +155,6 @@ def balance(records: Strings, replay: Replay, index_ids: Strings) -> Balance:
 
 def _set(members: set[bytes], record: bytes, belongs: bool) -> None:
     (members.add if belongs else members.discard)(record)
-
-
-def positions(records: AbstractSet[bytes], ids: Strings) -> dict[bytes, int]:
-    """Where each record stands in a column, for those that do."""
-    wanted = list(records)
-    found = match(Strings.of(wanted), ids)
-    return {wanted[i]: j for i, j in zip(found.left.tolist(), found.right.tolist(), strict=True)}
 
 
 def count_pending(rows: Sequence[WalRow], start: int) -> Pending:

@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from hnswcheck.disk.strings import Strings, match
+from hnswcheck.disk.strings import Strings, absent
 from hnswcheck.disk.wal import WalRow
 from hnswcheck.report import Recoverable
 
@@ -43,8 +43,7 @@ def locate(
     source: NDArray[np.uint8] = np.zeros(len(records), np.uint8)
 
     def claim(ids: Strings, where: Source) -> None:
-        at = match(records, ids).left
-        source[at[source[at] == Source.LOST]] = where
+        source[~absent(records, ids) & (source == Source.LOST)] = where
 
     claim(Strings.of(in_wal), Source.WAL)
     if in_segment is not None:

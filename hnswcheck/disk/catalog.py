@@ -7,9 +7,10 @@ The tables are those of chroma-core/chroma's migrations (``rust/sqlite/migration
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -274,13 +275,14 @@ WITHIN_SEGMENT = "segment_id = CAST(? AS TEXT) AND embedding_id {after} CAST(? A
 
 def read_record_ids(
     database: Database, counts: Mapping[str, int], wanted: AbstractSet[str]
-) -> Iterator[tuple[str, Strings]]:
-    """(metadata segment id, its record ids) for each wanted segment that has records.
+) -> Iterator[tuple[str, Callable[[], Strings]]]:
+    """(metadata segment id, what gives its record ids) for each wanted segment that has records.
 
     Ids come a page of records at a time as one text and its lengths, so there is neither a query
-    per collection nor a Python object per record. ``counts`` is what :func:`count_records` said.
+    per collection nor a Python object per record. What fills more than a page is read when asked
+    for. ``counts`` is what :func:`count_records` said.
 
-    Raises:
+    Raises, and what it gives raises:
         RecordsMoved: the table no longer holds as many.
         SqliteDamaged: the index of the table is out of order.
     """
@@ -294,13 +296,13 @@ def read_record_ids(
             together.append(segment)
             size += counts[segment]
         elif segment in wanted:
-            yield segment, _ids_of_large(database, segment, counts[segment])
+            yield segment, partial(_ids_of_large, database, segment, counts[segment])
     yield from _ids_of_small(database, counts, together, wanted)
 
 
 def _ids_of_small(
     database: Database, counts: Mapping[str, int], segments: list[str], wanted: AbstractSet[str]
-) -> Iterator[tuple[str, Strings]]:
+) -> Iterator[tuple[str, Callable[[], Strings]]]:
     if wanted.isdisjoint(segments):
         return
     ends = (segments[0].encode(), segments[-1].encode())
@@ -311,7 +313,7 @@ def _ids_of_small(
     for segment in segments:
         after = first + counts[segment]
         if segment in wanted:
-            yield segment, ids.take(np.arange(first, after))
+            yield segment, partial(ids.take, np.arange(first, after))
         first = after
 
 

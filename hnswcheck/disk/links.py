@@ -122,8 +122,11 @@ def _nonzero_records(words: Words) -> Ints:
 
     From each the next is the first nonzero word after its link lists.
     """
-    nonzero = np.flatnonzero(words)
-    following = np.searchsorted(nonzero, nonzero + 1 + words[nonzero] // 4).data
+    is_nonzero = words != 0
+    nonzero = np.flatnonzero(is_nonzero)
+    nonzero_before = np.concatenate(([0], np.cumsum(is_nonzero)))
+    after = np.minimum(nonzero + 1 + words[nonzero] // 4, len(words))
+    following = nonzero_before[after].data
     chain: list[int] = []
     at = 0
     while at < len(following):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from hnswcheck.disk.strings import Flags, Ints
@@ -134,14 +135,16 @@ def tokenise(raw: bytes) -> tuple[Tokens, Problem | None]:
 
 
 def little_endian(data: Bytes, at: Ints, width: int) -> Ints:
-    """int64: the ``width``-byte numbers at ``at``; bytes past the end count as zero."""
-    total = np.zeros(len(at), np.int64)
-    if not len(data):
-        return total
-    last = len(data) - 1
-    for i in range(width):
-        byte = data[np.minimum(at + i, last)].astype(np.int64)
-        total |= np.where(at + i <= last, byte, 0) << (8 * i)
+    """int64: the numbers of ``width`` (1, 2, 4, 8) bytes at ``at``; zeros follow the end."""
+    past = at > len(data) - width
+    if not past.any():
+        window = sliding_window_view(data, width)[at] if len(at) else np.empty((0, width), np.uint8)
+        return window.view(f"<u{width}").ravel().astype(np.int64)
+    total = np.empty(len(at), np.int64)
+    total[~past] = little_endian(data, at[~past], width)
+    first = max(0, len(data) - width)
+    tail = np.append(data[first:], np.zeros(2 * width, np.uint8))
+    total[past] = little_endian(tail, np.minimum(at[past] - first, width), width)
     return total
 
 

@@ -1,8 +1,9 @@
 """Columns of strings: a million record ids as three arrays instead of a million objects.
 
-Ids come from the id map and from sqlite as stretches of one buffer. Two strings count as equal if
-two independent 64-bit hashes say so, whose keys are drawn anew in every process: no file can be
-made to collide, and the chance of one wrong match in a billion strings is below 1e-20.
+Ids come from the id map and from sqlite as stretches of one buffer. Columns are compared by keyed
+64-bit hashes whose keys are drawn anew in every process. What hashes tell apart is different; that
+two strings which differ pass for equal has a chance of 2**-64, and never where anything else in
+the columns differs: there, equal hashes are followed up in the strings themselves.
 """
 
 from __future__ import annotations
@@ -21,15 +22,13 @@ Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
 
-#: Rows gathered at a time: bounds the copies that grouping by length makes.
-GATHER_BYTES = 4 << 20
-#: Strings longer than this are hashed one by one; there can only be few of them.
+#: Bytes gathered at a time: bounds the copies that grouping by length makes.
+GATHER_BYTES = 1 << 18
+#: Strings longer than this are digested one by one; there can only be few of them.
 LONG_STRING = 512
 _SECRET = secrets.token_bytes(64)
-_KEYS = np.array(
-    [[secrets.randbits(64) | 1 for _ in range(2)] for _ in range(LONG_STRING // 8)], np.uint64
-)
-_SHIFT = np.uint64(29)
+_KEYS = [[np.uint64(secrets.randbits(64) | 1) for _ in "12"] for _ in range(LONG_STRING // 8)]
+_SHIFT = np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Strings:
     buffer: Bytes
     starts: Ints
     lengths: Ints
-    _cache: dict[str, Ordered] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[str, Hashes] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, values: Iterable[bytes]) -> Strings:
@@ -84,65 +83,89 @@ class Strings:
         """The strings at ``index`` (int64, shape (k,)), sharing the buffer."""
         return Strings(self.buffer, self.starts[index], self.lengths[index])
 
-    def ordered(self) -> Ordered:
-        """The hashes of all strings, and the order that sorts them."""
-        if "ordered" not in self._cache:
-            hashes = self._hash()
-            order = np.argsort(hashes[0])
-            self._cache["ordered"] = Ordered(hashes, order, hashes[0][order])
-        return self._cache["ordered"]
+    @property
+    def sorted_hashes(self) -> Hashes:
+        """uint64 (n,), ascending."""
+        if "sorted" not in self._cache:
+            self._cache["sorted"] = np.sort(self.hashes)
+        return self._cache["sorted"]
 
-    def _hash(self) -> Hashes:
-        """uint64 (2, n): both hashes of every string."""
-        result = np.empty((2, len(self)), np.uint64)
-        for length, index in _by_length(self.lengths):
-            if length > LONG_STRING:
-                for i in index.tolist():
-                    digest = hashlib.blake2b(self[i], key=_SECRET, digest_size=16).digest()
-                    result[:, i] = np.frombuffer(digest, np.uint64)
-                continue
-            step = max(1, GATHER_BYTES // max(length, 1))
-            for begin in range(0, len(index), step):
-                part = index[begin : begin + step]
-                result[:, part] = _mix(_words(self, part, length), length)
-        return result
-
-
-@dataclass(frozen=True, slots=True)
-class Ordered:
-    """Hashes of a column.
-
-    Attributes:
-        hashes: uint64 (2, n), in the order of the column.
-        order: int64 (n,): positions that sort the first hash.
-        first: uint64 (n,): the first hash, sorted.
-    """
-
-    hashes: Hashes
-    order: Ints
-    first: Hashes
+    def repeats(self) -> int:
+        """How many strings the column already had before them."""
+        hashes = self.sorted_hashes
+        if not (hashes[1:] == hashes[:-1]).any():
+            return 0
+        order = np.argsort(self.hashes)
+        at = np.flatnonzero(hashes[1:] == hashes[:-1])
+        return int(self.equals(order[at], self, order[at + 1]).sum())
 
     @property
-    def repeats(self) -> bool:
-        """Whether a first hash comes twice."""
-        return bool((self.first[1:] == self.first[:-1]).any())
+    def hashes(self) -> Hashes:
+        """uint64 (n,): a keyed hash of every string."""
+        if "hashes" not in self._cache:
+            self._cache["hashes"] = self._hash()
+        return self._cache["hashes"]
 
+    def _hash(self) -> Hashes:
+        result = np.empty(len(self), np.uint64)
+        for length, part in self._parts(np.arange(len(self))):
+            if length > LONG_STRING:
+                result[part] = self._digests(part)[:, 0]
+            else:
+                result[part] = _mix(self._words(part, length), length)
+        return result
 
-def _words(strings: Strings, index: Ints, length: int) -> Hashes:
-    """uint64 (words, k): the strings at ``index``, all of ``length`` bytes, padded with zeros."""
-    padded = np.zeros((len(index), -(-length // 8) * 8), np.uint8)
-    if length:
-        window = sliding_window_view(strings.buffer, length)
-        padded[:, :length] = window[strings.starts[index]]
-    return padded.view(np.uint64).T
+    def equals(self, index: Ints, other: Strings, at: Ints) -> Flags:
+        """bool (k,): whether ``self[index[i]] == other[at[i]]``.
+
+        Args:
+            index, at: int64 (k,).
+        """
+        same: Flags = self.lengths[index] == other.lengths[at]
+        candidates = np.flatnonzero(same)
+        for length, part in self._parts(index[candidates]):
+            where = candidates[part]
+            left, right = index[where], at[where]
+            if length > LONG_STRING:
+                same[where] = (self._digests(left) == other._digests(right)).all(axis=1)
+            else:
+                equal = self._words(left, length) == other._words(right, length)
+                same[where] = equal.all(axis=0)
+        return same
+
+    def _parts(self, index: Ints) -> Iterator[tuple[int, Ints]]:
+        """(length, positions in ``index``) of strings of one length, a bounded number at a time."""
+        for length, part in _by_length(self.lengths[index]):
+            step = max(1, GATHER_BYTES // max(length, 1)) if length <= LONG_STRING else len(part)
+            for begin in range(0, len(part), step):
+                yield length, part[begin : begin + step]
+
+    def _words(self, index: Ints, length: int) -> Hashes:
+        """uint64 (words, k): strings of one length, padded with zeros."""
+        padded = np.zeros((len(index), -(-length // 8) * 8), np.uint8)
+        if length:
+            window = sliding_window_view(self.buffer, length)
+            padded[:, :length] = window[self.starts[index]]
+        return padded.view(np.uint64).T
+
+    def _digests(self, index: Ints) -> Hashes:
+        """uint64 (k, 2): keyed digests of strings of one length; those that share bytes, once."""
+        _, firsts, shared = np.unique(self.starts[index], return_index=True, return_inverse=True)
+        raw = [
+            hashlib.blake2b(self[i], key=_SECRET, digest_size=16).digest()
+            for i in index[firsts].tolist()
+        ]
+        return np.frombuffer(b"".join(raw), np.uint64).reshape(-1, 2)[shared]
 
 
 def _mix(words: Hashes, length: int) -> Hashes:
-    """uint64 (2, k): two keyed hashes of each column of ``words``."""
-    total = np.full((2, words.shape[1]), length, np.uint64)
-    for word, keys in zip(words, _KEYS, strict=False):
-        total = (total ^ word) * keys[:, None]
-        total ^= total >> _SHIFT
+    """uint64 (k,): a keyed hash of each column of ``words``."""
+    total = np.full(words.shape[1], length, np.uint64)
+    for word, (first, second) in zip(words, _KEYS, strict=False):
+        total ^= word
+        for key in (first, second):
+            total *= key
+            total ^= total >> _SHIFT
     return total
 
 
@@ -160,53 +183,35 @@ def _by_length(lengths: Ints) -> Iterator[tuple[int, Ints]]:
         yield int(lengths[part[0]]), part
 
 
-@dataclass(frozen=True, slots=True)
-class Matching:
-    """Two columns laid side by side as sets.
-
-    Attributes:
-        only_left, only_right: int64 positions of strings that the other column lacks.
-        left, right: int64 positions of equal strings, pairwise.
-    """
-
-    only_left: Ints
-    only_right: Ints
-    left: Ints
-    right: Ints
-
-
-def match(left: Strings, right: Strings) -> Matching:
-    """Compare two columns as sets; of a string that a column repeats, the last stands for all."""
-    ours, theirs = left.ordered(), right.ordered()
-    if ours.repeats or theirs.repeats:
-        return _match_one_by_one(left, right)
-    if np.array_equal(ours.first, theirs.first):
-        found, place = np.ones(len(left), bool), np.arange(len(right))
-    else:
-        place = np.searchsorted(theirs.first, ours.first)
-        place = np.minimum(place, max(len(right) - 1, 0))
-        found = theirs.first[place] == ours.first if len(right) else np.zeros(len(left), bool)
-    paired_left, paired_right = ours.order[found], theirs.order[place[found]]
-    if not np.array_equal(ours.hashes[1][paired_left], theirs.hashes[1][paired_right]):
-        return _match_one_by_one(left, right)
-    unmatched = np.ones(len(right), bool)
-    unmatched[paired_right] = False
-    only_left = np.sort(ours.order[~found])
-    return Matching(only_left, np.flatnonzero(unmatched), paired_left, paired_right)
+def absent(left: Strings, right: Strings) -> Flags:
+    """bool (len(left),): the strings of ``left`` that ``right`` lacks."""
+    if not len(left) or not len(right):
+        return np.ones(len(left), bool)
+    if np.array_equal(left.sorted_hashes, right.sorted_hashes):
+        return np.zeros(len(left), bool)
+    order, hashes = np.argsort(right.hashes), right.sorted_hashes
+    place = np.minimum(np.searchsorted(hashes, left.hashes), len(right) - 1)
+    lacking: Flags = hashes[place] != left.hashes
+    index = np.flatnonzero(~lacking)
+    same = left.equals(index, right, order[place[index]])
+    lacking[index[~same]] = True
+    unclear = index[~same]  # equal hashes, other bytes
+    if len(unclear):
+        known = set(right)
+        lacking[unclear] = [left[i] not in known for i in unclear.tolist()]
+    return lacking
 
 
-def _match_one_by_one(left: Strings, right: Strings) -> Matching:
-    """The same answer by bytes, for columns that repeat themselves."""
-    ours = {value: i for i, value in enumerate(left)}
-    theirs = {value: i for i, value in enumerate(right)}
-    pairs = [(i, theirs[value]) for value, i in ours.items() if value in theirs]
-    return Matching(
-        _ints(i for value, i in ours.items() if value not in theirs),
-        _ints(i for value, i in theirs.items() if value not in ours),
-        _ints(i for i, _ in pairs),
-        _ints(j for _, j in pairs),
-    )
+def differences(left: Strings, right: Strings) -> tuple[Ints, Ints]:
+    """Positions in ``left`` of strings that ``right`` lacks, and the other way round."""
+    return np.flatnonzero(absent(left, right)), np.flatnonzero(absent(right, left))
 
 
-def _ints(values: Iterable[int]) -> Ints:
-    return np.fromiter(values, dtype=np.int64)
+def find(wanted: Iterable[bytes], column: Strings) -> dict[bytes, int]:
+    """The position in ``column`` of each wanted string that it has; of several, the last."""
+    sought = set(wanted)
+    if not sought:
+        return {}
+    likely = np.isin(column.hashes, Strings.of(sought).hashes)
+    candidates = ((column[i], i) for i in np.flatnonzero(likely).tolist())
+    return {string: i for string, i in candidates if string in sought}

@@ -47,7 +47,7 @@ SETTLE_TRIES = 5
 
 #: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
 #: Only a database whose pages run in circles needs more.
-OPS_PER_CALLBACK = 100_000
+OPS_PER_CALLBACK = 1_000_000
 OPS_FIXED = 50_000_000
 OPS_PER_BYTE = 10
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -30,7 +31,6 @@ from hnswcheck.checks.ledger import (
     check_lag,
     check_replay,
     check_rows,
-    positions,
     replay_index,
     replay_records,
 )
@@ -41,11 +41,13 @@ from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.level0 import Chunk, Elements
 from hnswcheck.disk.links import LinkLists
 from hnswcheck.disk.segment import ID_MAP, LINKS, Advance, SegmentFolder, open_segment
-from hnswcheck.disk.strings import Strings
+from hnswcheck.disk.strings import Strings, find
 from hnswcheck.errors import StoreChanged, StoreUnreadable
 from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
 from hnswcheck.target import Target
 
+P = ParamSpec("P")
+T = TypeVar("T")
 NO_IDS = Strings.of(())
 #: Segments of fewer bytes are read faster than a thread starts.
 WORTH_A_THREAD = 4 << 20
@@ -94,10 +96,11 @@ def standard(
     """
     if folder.irregular:
         return target.report(list(check_files(folder, None)))
-    parts = read_parts(folder, sampler, advance)
+    with _beside(folder, _records, target) as records_read:
+        parts = read_parts(folder, sampler, advance)
+    records = records_read()
     marks = _marks(parts, target.integers)
     replay = replay_index(target.wal, target.start, parts.id_map, marks, target.revives)
-    records = replay_records(target.wal, target.metadata_start, target.record_ids)
     result = _balance(records, parts, replay) if target.start_known else None
     ledger = target.ledger(folder)
     findings = [
@@ -132,6 +135,29 @@ def standard(
     return target.report(findings, ledger, recoverable)
 
 
+def _records(target: Target) -> Strings:
+    """The ids that sqlite has after replay."""
+    records = replay_records(target.wal, target.metadata_start, target.record_ids())
+    _ = records.sorted_hashes  # which takes a while, so not later
+    return records
+
+
+@contextmanager
+def _beside(
+    folder: SegmentFolder, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> Iterator[Callable[[], T]]:
+    """Run a function in a thread while a folder is read, where that is worth a thread.
+
+    Gives what waits for its result, or raises what it raised.
+    """
+    if folder.bytes_to_read < WORTH_A_THREAD:
+        result = function(*args, **kwargs)
+        yield lambda: result
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(function, *args, **kwargs).result
+
+
 def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Parts:
     """Read a segment's files once, judging the links on the way."""
     faults = LinkFaults(None if sampler.everything else SAMPLE)
@@ -141,18 +167,22 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
         if header is not None and folder.level0_whole:
             check_chunk(chunk, header, faults)
 
+    given_up = Event()
+
+    def advance_unless_given_up(count: int) -> None:
+        if given_up.is_set():
+            raise StoreChanged("given up")
+        advance(count)
+
     if folder.irregular:
         return Parts(folder, None, None, None, None, faults)
-    if folder.bytes_to_read < WORTH_A_THREAD:
+    reading = _beside(folder, folder.read_elements, visit, advance_unless_given_up)
+    with reading as elements_read, _on_failure(given_up.set):
         id_map = folder.read_id_map(advance)
         links = folder.read_links(advance)
-        elements = folder.read_elements(visit, advance)
-    else:
-        with ThreadPoolExecutor(1) as other, _stopping(advance) as advance:
-            reading = other.submit(folder.read_elements, visit, advance)
-            id_map = folder.read_id_map(advance)
-            links = folder.read_links(advance)
-            elements = reading.result()
+        if id_map is not None:  # both take a while, so not after the elements
+            _ = id_map.id_to_label.ids.sorted_hashes, id_map.label_to_id.ids.hashes
+    elements = elements_read()
     if header is not None and links is not None and links.bad is None:
         check_links(links, header, faults)
     placement = place(elements, id_map) if elements and id_map else None
@@ -160,19 +190,12 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
 
 
 @contextmanager
-def _stopping(advance: Advance) -> Iterator[Advance]:
-    """``advance`` for a second thread, which then stops if this one fails or is interrupted."""
-    failed = Event()
-
-    def checked(count: int) -> None:
-        if failed.is_set():
-            raise StoreChanged("given up")
-        advance(count)
-
+def _on_failure(call: Callable[[], None]) -> Iterator[None]:
+    """Call if the block fails or is interrupted."""
     try:
-        yield checked
+        yield
     except BaseException:
-        failed.set()
+        call()
         raise
 
 
@@ -271,10 +294,10 @@ def _recoverable(
 ) -> Recoverable:
     rows = target.wal if clean else target.read_all_wal()
     written = {row.id for row in rows}
-    indexed = positions(written, parts.id_map.id_to_label.ids) if parts.id_map else {}
+    indexed = find(written, parts.id_map.id_to_label.ids) if parts.id_map else {}
     in_wal = vectors_in(rows, target.start, indexed.keys())
     if clean:
-        pending = len(positions(in_wal, records))
+        pending = len(find(in_wal, records))
         return Recoverable(len(records) - pending, pending, 0, 0, 0)
     aside = map(_ids_in, quarantined_folders(parts.folder.path))
     whole = parts.id_map is None or parts.id_map.problem is None
