@@ -205,7 +205,7 @@ class _Audit:
         lacking = {c.id for c in found if not (c.vector and c.metadata)}
         if not lacking:
             return found
-        time.sleep(REST_SECONDS)
+        time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds()))
         return [c for c in read() if (c.vector and c.metadata) or c.id in lacking]
 
     def _check_store(
@@ -256,16 +256,18 @@ class _Audit:
         pause = PAUSE_SECONDS
         while True:
             try:
-                return self._judge_alone(collection, schema)
+                return self._judge_alone(collection, schema, until)
             except StoreChanged:
-                if time.monotonic() > until:
+                if time.monotonic() + pause > until:
                     break
             time.sleep(pause)
             pause *= 2
         (target,) = read_targets(self.view, [collection], schema, with_ids=False)
         return target.report([finding("store-changed")])
 
-    def _judge_alone(self, collection: Collection, schema: Schema) -> SegmentReport | None:
+    def _judge_alone(
+        self, collection: Collection, schema: Schema, until: float
+    ) -> SegmentReport | None:
         """A report that is true of one moment, while others go on writing.
 
         None for a collection that was dropped meanwhile.
@@ -294,7 +296,7 @@ class _Audit:
         if not _may_be_trusted_at_once(report):
             early = REST_SECONDS - self.view.quiet_seconds(folders)
             if early > 0 or self.view.database.version() != version:
-                time.sleep(max(0.0, early))
+                time.sleep(max(0.0, min(early, until - time.monotonic())))
                 raise StoreChanged("a flush may be under way")
         return report
 

@@ -209,12 +209,11 @@ class _Parser:
         return self.position - 1
 
     def _string(self, what: str) -> bytes:
-        at = self._value(what, self.tokens.is_string)
-        (begin,), (size,) = self.tokens.spans(at)
-        return self.tokens.data[begin : begin + size].tobytes()
+        begin, size = self.tokens.spans(self._value(what, self.tokens.are_strings))
+        return self.tokens.data[int(begin[0]) : int(begin[0] + size[0])].tobytes()
 
     def _number(self) -> int:
-        return int(self.tokens.numbers(self._value("a number", self.tokens.is_int))[0])
+        return int(self.tokens.numbers(self._value("a number", self.tokens.are_ints))[0])
 
     def _value(self, what: str, of_kind: Callable[[Ints], Flags]) -> Ints:
         self._peek()
@@ -256,7 +255,7 @@ class _Parser:
         at = np.repeat(spans[:, 0] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
         names, numbers = (at[1::2], at[::2]) if inverse else (at[::2], at[1::2])
         tokens = self.tokens
-        typed = tokens.is_string(names) & tokens.is_int(numbers)
+        typed = tokens.are_strings(names) & tokens.are_ints(numbers)
         labels = tokens.numbers(numbers)
         typed &= (labels >= 0) & (labels <= largest)
         wrong = None if typed.all() else int(tokens.start[names[~typed][0]])

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from hnswcheck.disk.strings import Flags, Ints
+from hnswcheck.disk.strings import Flags, Ints, windows
 
 Bytes = NDArray[np.uint8]
 
@@ -41,8 +40,11 @@ MOST_BARE = 16
 
 _INT_BYTES = np.zeros(256, np.int64)
 _INT_BYTES[[BININT1, BININT2, BININT]] = 2, 3, 5
-_CHUNK = 4 << 20
-_BLOCK = 8192
+_IS_STRING, _IS_INT = np.zeros((2, 256), bool)
+_IS_STRING[[BINUNICODE, SHORT_BINUNICODE]] = True
+_IS_INT[[BININT1, BININT2, BININT, LONG1]] = True
+_CHUNK = 1 << 17
+_BLOCK = 1 << 13
 
 
 class Damage(Enum):
@@ -79,40 +81,47 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.op)
 
-    def is_string(self, index: Ints) -> Flags:
+    def are_strings(self, index: Ints) -> Flags:
         """bool: whether the tokens at ``index`` are strings."""
-        op = self.op[index]
-        return np.isin(op, (BINUNICODE, SHORT_BINUNICODE))
+        return _IS_STRING[self.op[index]]
 
-    def is_int(self, index: Ints) -> Flags:
+    def are_ints(self, index: Ints) -> Flags:
         """bool: whether the tokens at ``index`` are integers."""
-        op = self.op[index]
-        return np.isin(op, (BININT1, BININT2, BININT, LONG1))
+        return _IS_INT[self.op[index]]
 
     def spans(self, index: Ints) -> tuple[Ints, Ints]:
         """(start, length) in bytes of the strings at ``index``."""
-        begin, size = self.start[index], np.zeros(len(index), np.int64)
-        width = np.where(self.op[index] == BINUNICODE, 4, 1)
-        for code in (BINUNICODE, SHORT_BINUNICODE):
-            at = np.flatnonzero(self.op[index] == code)
-            size[at] = little_endian(self.data, begin[at] + 1, LENGTH_BYTES[code])
-        return begin + 1 + width, size
+        begin, op = self.start[index], self.op[index]
+        head, size = np.zeros(len(index), np.int64), np.zeros(len(index), np.int64)
+        for code in _occurring(op):
+            at, width = np.flatnonzero(op == code), LENGTH_BYTES[code]
+            head[at] = 1 + width
+            size[at] = little_endian(self.data, begin[at] + 1, width)
+        return begin + head, size
 
     def numbers(self, index: Ints) -> Ints:
-        """int64: the values of the integers at ``index``."""
+        """int64: the values of the integers at ``index``, 0 for other tokens."""
         begin, op = self.start[index], self.op[index]
         value = np.zeros(len(index), np.int64)
-        for code, width in ((BININT1, 1), (BININT2, 2), (BININT, 4)):
-            at = np.flatnonzero(op == code)
-            value[at] = little_endian(self.data, begin[at] + 1, width)
-        at = np.flatnonzero(op == BININT)
-        value[at] = value[at].astype(np.uint32).view(np.int32)
-        at = np.flatnonzero(op == LONG1)
-        size = self.data[np.minimum(begin[at] + 1, len(self.data) - 1)].astype(np.int64)
-        unused_bits = 8 * (8 - size)
-        raw = little_endian(self.data, begin[at] + 2, 8)
-        value[at] = np.where(size > 0, (raw << unused_bits % 64) >> unused_bits % 64, 0)
+        for code in _occurring(op):
+            if _IS_INT[code]:
+                at = np.flatnonzero(op == code)
+                value[at] = self._numbers(begin[at], code)
         return value
+
+    def _numbers(self, begin: Ints, code: int) -> Ints:
+        """int64: the integers at ``begin``, all of opcode ``code``."""
+        if code == LONG1:
+            size = little_endian(self.data, begin + 1, 1)
+            unused_bits = 8 * (8 - size)
+            raw = little_endian(self.data, begin + 2, 8)
+            return np.where(size > 0, (raw << unused_bits % 64) >> unused_bits % 64, 0)
+        value = little_endian(self.data, begin + 1, OPCODE_BYTES[code] - 1)
+        return value.astype(np.int32).astype(np.int64) if code == BININT else value
+
+
+def _occurring(op: Bytes) -> list[int]:
+    return np.flatnonzero(np.bincount(op)).tolist()
 
 
 def tokenise(raw: bytes) -> tuple[Tokens, Problem | None]:
@@ -138,8 +147,8 @@ def little_endian(data: Bytes, at: Ints, width: int) -> Ints:
     """int64: the numbers of ``width`` (1, 2, 4, 8) bytes at ``at``; zeros follow the end."""
     past = at > len(data) - width
     if not past.any():
-        window = sliding_window_view(data, width)[at] if len(at) else np.empty((0, width), np.uint8)
-        return window.view(f"<u{width}").ravel().astype(np.int64)
+        found = windows(data, width)[at] if len(at) else np.empty((0, width), np.uint8)
+        return found.view(f"<u{width}").ravel().astype(np.int64)
     total = np.empty(len(at), np.int64)
     total[~past] = little_endian(data, at[~past], width)
     first = max(0, len(data) - width)
@@ -151,19 +160,23 @@ def little_endian(data: Bytes, at: Ints, width: int) -> Ints:
 def _resolve_memo(data: Bytes, start: Ints, op: Bytes) -> int | None:
     """Make gets the strings they get; the index of the first that gets anything else."""
     stored = np.flatnonzero(op == MEMOIZE) - 1
-    bad: list[int] = []
-    for code, width in ((BINGET, 1), (LONG_BINGET, 4)):
-        at = np.flatnonzero(op == code)
-        slot = little_endian(data, start[at] + 1, width)
-        known = slot < len(stored)
+    gets = np.flatnonzero((op == BINGET) | (op == LONG_BINGET))
+    for first in range(0, len(gets), _BLOCK):
+        at = gets[first : first + _BLOCK]
+        long = op[at] == LONG_BINGET
+        slot = little_endian(data, start[at] + 1, 1)
+        slot[long] = little_endian(data, start[at[long]] + 1, 4)
         source = np.zeros(len(at), np.int64)
+        known = slot < len(stored)
         source[known] = stored[slot[known]]
         known &= (source >= 0) & (source < at)
-        known &= (op[source] == BINUNICODE) | (op[source] == SHORT_BINUNICODE)
-        bad += at[~known][:1].tolist()
-        at, source = at[known], source[known]
+        known &= _IS_STRING[op[source]]
+        good = len(at) if known.all() else int(np.argmin(known))
+        at, source = at[:good], source[:good]
         start[at], op[at] = start[source], op[source]
-    return min(bad, default=None)
+        if good < len(known):
+            return int(gets[first + good])
+    return None
 
 
 class _Cutter:
@@ -264,24 +277,10 @@ class _StringRuns:
     """Runs of a string, possibly MEMOIZE, and an integer, again and again."""
 
     def __init__(self, data: Bytes, op: int) -> None:
-        pieces = [
-            np.flatnonzero(data[i : i + _CHUNK] == op) + i for i in range(0, len(data), _CHUNK)
-        ]
-        at = np.concatenate(pieces)
-        if op == BINUNICODE:  # ids of 64 KiB and more can go the slow way
-            at = at[at + 4 < len(data)]
-            at = at[(data[at + 3] == 0) & (data[at + 4] == 0)]
-        width = LENGTH_BYTES[op]
-        last = len(data) - 1
-        after = at + 1 + width + little_endian(data, at + 1, min(width, 2))
-        memoised = data[np.minimum(after, last)] == MEMOIZE
-        number = after + memoised
-        size = _INT_BYTES[data[np.minimum(number, last)]]
-        following = number + size
-        genuine = (size > 0) & (following <= len(data))
-        self.start, self.after, self.number, self.following, self.memoised = (
-            a[genuine] for a in (at, after, number, following, memoised)
-        )
+        pieces = [_pairs(data, op, i) for i in range(0, len(data), _CHUNK)]
+        columns = [np.concatenate(column) for column in zip(*pieces, strict=True)]
+        self.start, self.after, self.number, self.following = columns
+        self.memoised = self.number > self.after
         linked = self.following[:-1] == self.start[1:]
         linked &= self.memoised[:-1] == self.memoised[1:]
         #: Positions in ``start`` after which the chain of pairs is interrupted.
@@ -298,6 +297,24 @@ class _StringRuns:
         if not self.memoised[first]:
             del columns[1]
         return np.stack(columns, axis=1).ravel(), int(self.following[last])
+
+
+def _pairs(data: Bytes, op: int, first: int) -> tuple[Ints, Ints, Ints, Ints]:
+    """Strings that an integer may follow, among the :data:`_CHUNK` bytes from ``first`` on.
+
+    Where each begins and ends, where the integer begins, and where that ends; each int64 (n,).
+    """
+    at = np.flatnonzero(data[first : first + _CHUNK] == op) + first
+    if op == BINUNICODE:  # ids of 64 KiB and more can go the slow way
+        at = at[at + 4 < len(data)]
+        at = at[(data[at + 3] == 0) & (data[at + 4] == 0)]
+    width = LENGTH_BYTES[op]
+    last = len(data) - 1
+    after = at + 1 + width + little_endian(data, at + 1, min(width, 2))
+    number = after + (data[np.minimum(after, last)] == MEMOIZE)
+    size = _INT_BYTES[data[np.minimum(number, last)]]
+    genuine = (size > 0) & (number + size <= len(data))
+    return at[genuine], after[genuine], number[genuine], (number + size)[genuine]
 
 
 def _stride_run(data: Bytes, position: int) -> tuple[Ints, int]:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
@@ -144,8 +143,7 @@ class Strings:
         """uint64 (words, k): strings of one length, padded with zeros."""
         padded = np.zeros((len(index), -(-length // 8) * 8), np.uint8)
         if length:
-            window = sliding_window_view(self.buffer, length)
-            padded[:, :length] = window[self.starts[index]]
+            padded[:, :length] = windows(self.buffer, length)[self.starts[index]]
         return padded.view(np.uint64).T
 
     def _digests(self, index: Ints) -> Hashes:
@@ -156,6 +154,11 @@ class Strings:
             for i in index[firsts].tolist()
         ]
         return np.frombuffer(b"".join(raw), np.uint64).reshape(-1, 2)[shared]
+
+
+def windows(buffer: Bytes, width: int) -> Bytes:
+    """uint8 (n - width + 1, width): every stretch of ``width`` bytes, as a view."""
+    return np.ndarray((len(buffer) - width + 1, width), np.uint8, buffer, strides=(1, 1))
 
 
 def _mix(words: Hashes, length: int) -> Hashes:

@@ -237,9 +237,13 @@ class StoreView:
         """The same for the files in ``folders`` alone."""
         return self._settled(folders, with_database=False)
 
-    def quiet_seconds(self, folders: Sequence[Path]) -> float:
-        """Seconds since a file in ``folders`` was last written to, by the clock of the files."""
-        states = self._states(folders, with_database=False)
+    def quiet_seconds(self, folders: Sequence[Path] | None = None) -> float:
+        """Seconds since a file was last written to, by the clock of the files.
+
+        Args:
+            folders: of files in these; None of chroma.sqlite3.
+        """
+        states = self._states(folders or (), with_database=folders is None)
         newest = max((state.mtime_ns for state in states if state), default=0)
         return abs(time.time_ns() - newest) / 1e9
 
