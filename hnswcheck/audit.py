@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from hnswcheck.apart import call_apart, sole_use
+from hnswcheck.checks.catalogue import catalogue_faults
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.store import check_folders, check_segment_path, check_segment_rows
 from hnswcheck.disk.catalog import (
+    ELSEWHERE,
     PERSISTED_TYPE,
     Collection,
     Schema,
@@ -188,6 +190,7 @@ class _Audit:
         reports: dict[str, SegmentReport] = {}
         try:
             with self.view.standing_still():
+                findings += self._check_catalogue(schema)
                 reports = self._judge_all(selected, schema)
         except HnswcheckError as error:
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
@@ -205,8 +208,23 @@ class _Audit:
         lacking = {c.id for c in found if not (c.vector and c.metadata)}
         if not lacking:
             return found
-        time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds()))
+        self._let_database_rest()
         return [c for c in read() if (c.vector and c.metadata) or c.id in lacking]
+
+    def _let_database_rest(self) -> None:
+        time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds()))
+
+    def _check_catalogue(self, schema: Schema) -> Iterator[Finding]:
+        def read() -> list[str]:
+            with self.view.database.snapshot():
+                return list(catalogue_faults(self.view.database, schema))
+
+        faults = read()
+        if faults:
+            self._let_database_rest()
+            faults = [fault for fault in read() if fault in faults]
+        if faults:
+            yield finding("catalogue-invalid", len(faults), self.sampler.places(faults))
 
     def _check_store(
         self, listing: Sequence[FileState], collections: Sequence[Collection]
@@ -304,8 +322,8 @@ class _Audit:
         vector = target.collection.vector
         assert vector is not None
         if vector.type != PERSISTED_TYPE:
-            found = finding("segment-not-persisted", 1, (), PERSISTED_TYPE, vector.type)
-            return target.report([found])
+            kind = "segment-not-persisted" if vector.type in ELSEWHERE else "segment-type-unknown"
+            return target.report([finding(kind, 1, (), PERSISTED_TYPE, vector.type)])
         unsafe = list(check_segment_path(self.view.root, vector.id))
         if unsafe or target.folder is None:
             return target.report(unsafe)

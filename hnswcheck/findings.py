@@ -93,6 +93,21 @@ _KINDS = (
         "Restore chroma.sqlite3 from a backup; the row names the folder of the vectors.",
     ),
     Kind(
+        "segment-type-unknown", "store", "warning",
+        "a vector segment is of a type that this version does not know",
+        "A Chroma that does not know it either fails every call on the store. Nothing was judged.",
+        "Use a newer hnswcheck. If no version of Chroma knows the type, restore chroma.sqlite3"
+        " from a backup.", undecides=True,
+    ),
+    Kind(
+        "catalogue-invalid", "store", "error",
+        "rows about collections, tenants or migrations that Chroma cannot read",
+        "Chroma fails to open the store, fails every call on the collection, or measures another"
+        " distance than the collection was made for.",
+        "Leave the segment folders alone. Restore chroma.sqlite3 from a backup of the same moment,"
+        " or mend the rows on a copy.",
+    ),
+    Kind(
         "segment-path-unsafe", "store", "error", "a segment folder is no plain folder of the store",
         "Chroma follows a symlink or a path out of the persist directory, so a copy or backup of"
         " the directory lacks these vectors. It was not read.",
@@ -133,6 +148,13 @@ _KINDS = (
         "file-truncated", "files", "error", "a file of the segment is shorter than its elements",
         "Chroma loads what is not there: \"Error getting embedding\", \"Error finding id\", or"
         " answers from zeroed memory.", RESTORE,
+    ),
+    Kind(
+        "norms-truncated", "files", "warning",
+        "length.bin is shorter than its elements, under a distance without norms",
+        "None: under l2 and ip nothing reads its content, and the next flush writes it whole. It"
+        " shows that the files are not of one moment.",
+        "Compare with a backup; if this is a copy, take another while nothing writes.",
     ),
     Kind(
         "header-invalid", "files", "error", "header.bin cannot be the header of an index",

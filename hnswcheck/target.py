@@ -83,6 +83,11 @@ class Target:
         return replace(self, record_ids=lambda: ids)
 
     @property
+    def shape(self) -> tuple[int | None, str]:
+        """Dimension and distance, by sqlite."""
+        return self.collection.dimension, self.collection.space
+
+    @property
     def metadata_start(self) -> int:
         """Where the replay of METADATA begins."""
         return self.metadata_watermark.value if self.metadata_watermark else 0
@@ -218,7 +223,8 @@ def read_targets(
         seen = marks.get(c.metadata.id)
         firsts[c.id] = min(start, seen.value if seen else 0)
         by_segment[c.metadata.id] = c
-    wal = read_wal(database, firsts)
+    rust = schema.integer_watermarks
+    wal = read_wal(database, firsts, rust)
     highest = highest_seq_id(database)
     totals = read_wal_summary(database) if with_ids else None
 
@@ -235,9 +241,9 @@ def read_targets(
             wal[c.id],
             None if totals is None else totals.get(c.id, 0),
             highest,
-            schema.integer_watermarks,
+            rust,
             unreadable.get(c.id),
-            lambda: read_wal(database, {c.id: BEFORE_ALL})[c.id],
+            lambda: read_wal(database, {c.id: BEFORE_ALL}, rust)[c.id],
         )
 
     if with_ids:

@@ -442,6 +442,15 @@ class Judgement:
         return frozenset(id for id, label in labels.items() if label not in self.elements)
 
     @property
+    def written_again(self) -> frozenset[str]:
+        """Ids without an element that replay gives one, before anything deletes them."""
+        first: dict[str, Op] = {}
+        for row in self.pending:
+            if row.reaches_hnswlib and row.op is not Op.ADD:
+                first.setdefault(row.id, row.op)
+        return frozenset(id for id in self.elementless if first.get(id) in (Op.UPDATE, Op.UPSERT))
+
+    @property
     def in_segment(self) -> frozenset[str]:
         """Ids with a live element."""
         labels = self.id_map.labels if self.id_map else {}
@@ -478,7 +487,7 @@ class Judgement:
             "watermark-legacy": int(self._legacy_watermark is not None),
             "segment-folder-missing": int(was_flushed and folder is None),
             "id-map-missing": int(no_id_map),
-            "flush-interrupted": 0 if no_id_map else len(self.explained),
+            "flush-interrupted": 0 if no_id_map else len(self.explained) + len(self.written_again),
             "element-unmapped": len(self.unmapped),
         }
         counts |= {finding: len(ids) for finding, ids in self.ids.items()}
@@ -492,7 +501,7 @@ class Judgement:
             "records-phantom": self.phantom,
             "replay-blocked": self.blocked,
             "label-tombstoned": self.tombstoned,
-            "label-missing": self.elementless,
+            "label-missing": self.elementless - self.written_again,
         }
         return {finding: names for finding, names in ids.items() if names}
 

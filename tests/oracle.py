@@ -81,11 +81,11 @@ class Problem:
     step: str
     message: str
     count: int = 0
-    sample: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
     grave: bool = True
 
     def __str__(self) -> str:
-        sample = f" {', '.join(self.sample)}" if self.sample else ""
+        sample = f" {', '.join(self.ids[:5])}" if self.ids else ""
         number = f" x{self.count}" if self.count else ""
         return f"{self.kind}{number} at {self.step}: {self.message}{sample}"
 
@@ -492,11 +492,10 @@ class _Case:
     metadatas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def report(self, kind: Kind, step: str, message: str, ids: Sequence[str] = ()) -> None:
-        sample = tuple(sorted(ids)[:5])
         few = len(ids) <= max(2, RECALL * len(self.ids or ()))
         # Under "ip" sound graphs leave many records unreachable.
         grave = kind is not Kind.UNFOUND or not (few or self.space == "ip")
-        self.problems.append(Problem(kind, step, message, len(ids), sample, grave))
+        self.problems.append(Problem(kind, step, message, len(ids), tuple(sorted(ids)), grave))
 
     def take(self, phase: str, step: str, found: Json) -> None:
         """Compare what a step found with what must be, and remember it."""

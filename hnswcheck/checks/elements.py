@@ -64,14 +64,15 @@ def check_elements(
         labels = sampler.places(f"label {n}" for n in placement.duplicated.tolist())
         yield finding("label-duplicate", len(placement.duplicated), labels)
     ids = id_map.id_to_label.ids
-    absent = np.flatnonzero(placement.element < 0)
-    if len(absent):
-        yield finding("label-missing", len(absent), sampler.strings(ids.take(absent)))
-    dead = np.flatnonzero(placement.tombstoned)
-    revived = np.array([i in replay.revived for i in dead.tolist()], bool)
-    if len(dead[~revived]):
-        sample = sampler.strings(ids.take(dead[~revived]))
-        yield finding("label-tombstoned", len(dead[~revived]), sample)
+    written_again = np.zeros(len(ids), bool)
+    written_again[list(replay.revived)] = True
+    for kind, affected in (
+        ("label-missing", placement.element < 0),
+        ("label-tombstoned", placement.tombstoned),
+    ):
+        at = np.flatnonzero(affected & ~written_again)
+        if len(at):
+            yield finding(kind, len(at), sampler.strings(ids.take(at)))
     # Above the counter: labels that the next writes will get.
     total = id_map.total_elements_added or 0
     beyond = elements.labels > np.uint64(total)
@@ -84,6 +85,6 @@ def check_elements(
         found = np.flatnonzero(unexplained)
         places = (f"element {i}, label {elements.labels[i]}" for i in found.tolist())
         yield finding("element-unmapped", len(found), sampler.places(places))
-    early = int(np.count_nonzero(stray & handed_out)) + int(revived.sum())
+    early = int(np.count_nonzero(stray & handed_out)) + len(replay.revived)
     if early:
         yield finding("flush-interrupted", early)

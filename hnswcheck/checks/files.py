@@ -11,12 +11,14 @@ from hnswcheck.report import Finding, finding
 #: Chroma 1.x loads an index with room for so many elements, or for its capacity if it has more:
 #: with each element a norm, a pointer and a mutex. What no process can address cannot be loaded.
 SMALLEST_LOAD, LOADED_BYTES, ADDRESSABLE = 100, 52, 1 << 47
+#: Distances that never read length.bin.
+WITHOUT_NORMS = ("l2", "ip")
 #: File systems round up and preallocate; a file that a torn write blew up is far beyond this.
 ALLOCATION_SLACK = 64 << 20
 
 
-def check_files(folder: SegmentFolder, dimension: int | None) -> Iterator[Finding]:
-    """Findings about presence and sizes, against the header and the collection's dimension."""
+def check_files(folder: SegmentFolder, dimension: int | None, space: str) -> Iterator[Finding]:
+    """Findings about presence and sizes, against the collection's dimension and distance."""
     if folder.irregular:
         names = folder.irregular
         yield finding("segment-path-unsafe", len(names), names, "regular files")
@@ -29,7 +31,7 @@ def check_files(folder: SegmentFolder, dimension: int | None) -> Iterator[Findin
     if folder.contradictions:
         yield finding("header-invalid", len(folder.contradictions), folder.contradictions)
     elif folder.header is not None:
-        yield from _check_sizes(folder, folder.header)
+        yield from _check_sizes(folder, folder.header, space)
         if dimension is not None and folder.header.dimension != dimension:
             found = folder.header.dimension
             yield finding("header-dimension-mismatch", 1, (), dimension, found)
@@ -39,7 +41,7 @@ def check_files(folder: SegmentFolder, dimension: int | None) -> Iterator[Findin
     yield from _check_allocation(folder)
 
 
-def _check_sizes(folder: SegmentFolder, header: Header) -> Iterator[Finding]:
+def _check_sizes(folder: SegmentFolder, header: Header, space: str) -> Iterator[Finding]:
     if header.count > header.capacity:
         expected = f"at most {header.capacity}, the capacity"
         yield finding("header-count-impossible", 1, (), expected, header.count)
@@ -58,7 +60,9 @@ def _check_sizes(folder: SegmentFolder, header: Header) -> Iterator[Finding]:
         yield finding("header-count-impossible", 1, (), expected, header.count)
         return
     for name in short:
-        yield finding("file-truncated", 1, [name], needed[name], sizes[name])
+        used = name != LENGTH or space not in WITHOUT_NORMS
+        kind = "file-truncated" if used else "norms-truncated"
+        yield finding(kind, 1, [name], needed[name], sizes[name])
 
 
 def _check_allocation(folder: SegmentFolder) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ class Replay:
     Attributes:
         labels_handed_out: how many new labels replay hands out at most.
         present: for every id that replay touches, whether the index has it afterwards.
-        revived: positions in the id map of tombstoned ids that replay writes again.
+        revived: positions in the id map of ids without a live element that replay writes again.
         blocked: ids whose replay fails, because their element is tombstoned or not there.
     """
 
@@ -96,12 +96,12 @@ def replay_index(
             case "update" | "upsert" if present[row.id] and row.vector_bytes is not None:
                 if marks is None or position is None or position in alive:
                     continue
-                if marks.tombstoned[position]:
-                    if not revives:
-                        blocked[row.id] = None
-                        continue
+                if marks.tombstoned[position] and not revives:
+                    blocked[row.id] = None
+                    continue
+                if marks.undeletable[position]:  # a label without an element gets one
                     revived.add(position)
-                alive.add(position)  # a label without an element gets one
+                alive.add(position)
             case "delete" if present[row.id]:
                 present[row.id] = False
                 if marks and position is not None and marks.undeletable[position]:
@@ -195,8 +195,8 @@ def check_rows(
         size = row.vector_bytes
         if row.operation is None:
             return "unknown operation"
-        if not row.readable:
-            return "unknown encoding"
+        if row.fault:
+            return row.fault
         if size is None:
             return "no vector" if row.operation in ("add", "upsert") else None
         if dimension is not None and size != 4 * dimension:

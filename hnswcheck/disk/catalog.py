@@ -30,7 +30,9 @@ NEEDED_COLUMNS = {
     "segments": {"id", "type", "scope", "collection"},
     "embeddings": {"segment_id", "embedding_id", "seq_id"},
     "max_seq_id": {"segment_id", "seq_id"},
-    "embeddings_queue": {"seq_id", "operation", "topic", "id", "vector", "encoding"},
+    "embeddings_queue": {
+        *("seq_id", "created_at", "operation", "topic", "id", "vector", "encoding", "metadata")
+    },
     "migrations": {"dir", "version"},
 }
 #: How a table that holds what we read may be declared; a view could be anything.
@@ -39,6 +41,12 @@ TABLES_ONLY = (
 )
 
 PERSISTED_TYPE = "urn:chroma:segment/vector/hnsw-local-persisted"
+
+#: Vector segments of Chroma that keep nothing in the persist directory.
+ELSEWHERE = {
+    f"urn:chroma:segment/vector/{name}"
+    for name in ("hnsw-local-memory", "hnsw-distributed", "spann", "quantized-spann")
+}
 
 PAGE_RECORDS = 1 << 16
 

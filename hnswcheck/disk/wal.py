@@ -28,14 +28,14 @@ class WalRow:
     Attributes:
         operation: None for a code that Chroma does not know.
         vector_bytes: length of the vector, None where the row has none.
-        readable: encoding and metadata are what Chroma can parse.
+        fault: why Chroma cannot read the row, if it cannot.
     """
 
     seq_id: int
     operation: Operation | None
     id: bytes
     vector_bytes: int | None
-    readable: bool
+    fault: str | None = None
 
 
 def read_wal_summary(database: Database) -> dict[str, int]:
@@ -67,14 +67,28 @@ def collection_of(topic: object) -> str:
     return text(topic).rpartition("/")[2]
 
 
-def read_wal(database: Database, starts: Mapping[str, int]) -> dict[str, list[WalRow]]:
-    """The WAL rows of each collection with a seq_id above ``starts[collection id]``, in order."""
+#: 0 for rows that 1.x refuses (metadata must be a JSON object) or never comes to (it
+#: asks for rows of a certain age). Up to 0.6, more than this is read.
+READ_BY_RUST = """
+strftime('%s', created_at) IS NOT NULL AND CASE
+WHEN metadata IS NULL THEN 1 WHEN typeof(metadata) <> 'text' OR NOT json_valid(metadata) THEN 0
+ELSE json_type(metadata) = 'object' END
+"""
+
+
+def read_wal(database: Database, starts: Mapping[str, int], rust: bool) -> dict[str, list[WalRow]]:
+    """The WAL rows of each collection with a seq_id above ``starts[collection id]``, in order.
+
+    Args:
+        rust: the store belongs to Chroma 1.x.
+    """
     found: dict[str, list[WalRow]] = {collection: [] for collection in starts}
     last = min(starts.values(), default=0)
     while starts:
         page = database.rows(
             "SELECT seq_id, topic, operation, id, typeof(id), typeof(vector), length(vector),"
-            " encoding FROM embeddings_queue WHERE seq_id > ? ORDER BY seq_id LIMIT ?",
+            f" encoding, typeof(encoding), {READ_BY_RUST if rust else 1}"
+            " FROM embeddings_queue WHERE seq_id > ? ORDER BY seq_id LIMIT ?",
             (last, PAGE_WAL_ROWS),
         )
         for seq_id, topic, *row in page:
@@ -88,16 +102,25 @@ def read_wal(database: Database, starts: Mapping[str, int]) -> dict[str, list[Wa
 
 
 def _wal_row(seq_id: int, row: list[object]) -> WalRow:
-    operation, record, id_type, vector_type, vector_bytes, encoding = row
+    operation, record, id_type, vector_type, vector_bytes, *_ = row
     known = isinstance(operation, int) and 0 <= operation < len(OPERATIONS)
-    has_vector = vector_type != b"null"
-    readable = id_type == b"text" and (
-        not has_vector or (vector_type == b"blob" and encoding == FLOAT32)
-    )
     return WalRow(
         seq_id,
         OPERATIONS[operation] if known and isinstance(operation, int) else None,
         record if isinstance(record, bytes) else str(record).encode(),
-        vector_bytes if has_vector and isinstance(vector_bytes, int) else None,
-        readable,
+        vector_bytes if vector_type != b"null" and isinstance(vector_bytes, int) else None,
+        _fault(id_type, vector_type, *row[5:]),
     )
+
+
+def _fault(*row: object) -> str | None:
+    id_type, vector_type, encoding, encoding_type, readable = row
+    if id_type != b"text":
+        return "an id that is no text"
+    if vector_type not in (b"null", b"blob"):
+        return "a vector that is no BLOB"
+    if encoding is not None and encoding_type != b"text":
+        return "an encoding that is no text"
+    if vector_type == b"blob" and encoding != FLOAT32:
+        return "unknown encoding"
+    return None if readable else "metadata or time that cannot be read"

@@ -14,10 +14,10 @@ from hnswcheck.target import Target
 def probe(target: Target, folder: SegmentFolder) -> SegmentReport:
     """Judge a segment by its header, its file sizes, the watermarks and the counts of sqlite."""
     if folder.irregular:
-        return target.report(list(check_files(folder, None)))
+        return target.report(list(check_files(folder, *target.shape)))
     ledger = target.ledger(folder)
     pending = ledger.pending or Pending()
-    findings = list(check_files(folder, target.collection.dimension))
+    findings = list(check_files(folder, *target.shape))
     findings += target.check_dimension(folder)
     findings += _check_presence(target, folder)
     most_ids = _most_ids(target, folder, pending)

@@ -95,7 +95,7 @@ def standard(
         StoreChanged, StoreUnreadable: it could not be read.
     """
     if folder.irregular:
-        return target.report(list(check_files(folder, None)))
+        return target.report(list(check_files(folder, *target.shape)))
     with _beside(folder, _records, target) as records_read:
         parts = read_parts(folder, sampler, advance)
     records = records_read()
@@ -231,7 +231,7 @@ def _check_kept(
     target: Target, parts: Parts, replay: Replay, result: Balance | None, sampler: Sampler
 ) -> Iterator[Finding]:
     """Findings about files that Chroma loads."""
-    yield from check_files(parts.folder, target.collection.dimension)
+    yield from check_files(parts.folder, *target.shape)
     yield from _check_absence(target, parts, result)
     yield from _check_contents(target, parts, replay, sampler)
 
