@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTION = "benchmark"
-LEVELS = ("probe", "standard")
+LEVELS = ("probe", "standard", "deep")
 DELETED_SHARE = 100  # one deletion for so many records: real indexes have tombstones
 READ_SIZE = 4 << 20
 MEGABYTE = 1_000_000

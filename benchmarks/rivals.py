@@ -5,22 +5,23 @@
 Each tool runs under an interpreter of its own and only ever sees a copy. What counts as "damaged":
 
 * mempalace: before MemPalace opens a store it asks hnsw_capacity_status about a collection (here:
-  about each), and renames the folders that quarantine_invalid_hnsw_metadata and
-  quarantine_stale_hnsw distrust. Damaged is a status with "diverged", or a renamed folder. The
-  status "unknown" is not: the tool goes on. Both go by file times, which mean nothing in a store
-  that was unpacked or made a moment ago, so it is asked twice, with times that are set: "fresh",
-  everything was written just now; "later", the database was, but the index files hours earlier, as
-  in any store that was opened again long after its last flush. Its quick_check of the database is
-  left to the next but one.
+  about each), then renames the folders that quarantine_invalid_hnsw_metadata and
+  quarantine_stale_hnsw distrust. Damaged is a status with "diverged", or a renamed folder; the
+  status "unknown" is not, since the tool goes on. Both go by file times, which mean nothing in a
+  store that was just made or unpacked, so it is asked twice, with times that are set. "fresh":
+  everything was written just now; "later": only the database was, the index files hours before, as
+  in any store that is opened again long after its last flush. Not asked: its quick_check of the
+  database, a lighter form of sqlite's test.
 * chops: ``chops db info`` of chromadb-ops loads each index and lets the chromadb beside it count;
   it draws no conclusion. Damaged is an exit code other than 0, whether by a signal or an exception,
   or an "HNSW Orphan Labels" that is not empty (its manual: "must always be empty"; 0.1.5 always
   prints 0). Not counted: orphan directories (its manual: "can be safely deleted"), and numbers that
-  a reader could compare. It unpickles id maps: show it only stores that you trust.
-* sqlite: ``PRAGMA integrity_check`` of the database; damaged is an error or anything but "ok".
+  a reader could compare. Its extra "core" brings chromadb 1.0.16, which cannot open what 1.5.9
+  wrote: install 1.5.9 beside it. It unpickles id maps: show it only stores that you trust.
+* sqlite: ``PRAGMA integrity_check`` of the database. Damaged is an error, or anything but "ok".
 
-There is no verdict when a tool takes too long, goes beyond the limits here or fails on its own
-account (an exception that it does not handle in mempalace, which opens no index), or when a store
+There is no verdict where a tool takes too long, goes beyond the limits below or fails on its own
+account (any failure of mempalace or sqlite that they do not report themselves), or where a store
 cannot safely be copied.
 """
 
@@ -121,9 +122,14 @@ def mempalace() -> tuple[str, Question]:
 def collections(store: Path) -> list[str]:
     """Names that one collection has; if they cannot be read, the one that MemPalace expects."""
     query = "SELECT name FROM collections GROUP BY name HAVING count(*) = 1 ORDER BY rowid"
-    with suppress(sqlite3.Error), closing(sqlite3.connect(store / "chroma.sqlite3")) as database:
+    with suppress(sqlite3.Error), closing(connect(store)) as database:
         return [name for (name,) in database.execute(query)]
     return ["mempalace_drawers"]
+
+
+def connect(store: Path) -> sqlite3.Connection:
+    """Open a store's database; never make one."""
+    return sqlite3.connect(f"{(store / 'chroma.sqlite3').as_uri()}?mode=rw", uri=True)
 
 
 def chops() -> tuple[str, Question]:
@@ -147,9 +153,8 @@ def chops() -> tuple[str, Question]:
 
 def sqlite() -> tuple[str, Question]:
     def ask(store: Path) -> Answer:
-        address = f"{(store / 'chroma.sqlite3').as_uri()}?mode=rw"  # never makes one
         try:
-            with closing(sqlite3.connect(address, uri=True)) as database:
+            with closing(connect(store)) as database:
                 database.text_factory = lambda raw: raw.decode(errors="replace")
                 rows = [str(row) for (row,) in database.execute("PRAGMA integrity_check")]
         except sqlite3.Error as error:
@@ -253,7 +258,9 @@ class Tool:
             except (OSError, ValueError) as error:
                 return Opinion(None, one_line(f"not copied: {error}"))
             damaged, text = self._ask(copy, answer)
-            return Opinion(damaged, one_line(text.replace(f"{copy}/", "")))
+            return Opinion(
+                damaged, one_line(text.replace(f"{copy}/", "").replace(str(copy), "STORE"))
+            )
 
     def _ask(self, store: Path, answer: Path) -> Answer:
         if self._process is None:

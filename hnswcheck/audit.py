@@ -12,6 +12,7 @@ from typing import Protocol
 from hnswcheck.apart import call_apart, sole_use
 from hnswcheck.checks.catalogue import catalogue_faults
 from hnswcheck.checks.sampling import Sampler
+from hnswcheck.checks.sqlite import sqlite_faults
 from hnswcheck.checks.store import check_folders, check_segment_path, check_segment_rows
 from hnswcheck.disk.catalog import (
     ELSEWHERE,
@@ -39,6 +40,7 @@ from hnswcheck.errors import (
     UsageError,
 )
 from hnswcheck.findings import REGISTRY
+from hnswcheck.levels.deep import bytes_to_read, deep
 from hnswcheck.levels.probe import probe
 from hnswcheck.levels.standard import standard
 from hnswcheck.report import (
@@ -84,7 +86,8 @@ def audit(
 
     Args:
         path: the persist directory.
-        level: "probe" (counts; milliseconds) or "standard" (every id, label and link).
+        level: "probe" (counts; milliseconds), "standard" (every id, label and link) or "deep"
+            (vectors, reachability, sqlite's own checks, hnswlib as a second reader).
         collections: names or ids of the collections to audit; None for all. A name audits every
             collection of that name, in whichever tenant and database.
         all_ids: findings name all ids, not the first 20.
@@ -192,6 +195,7 @@ class _Audit:
             with self.view.standing_still():
                 findings += self._check_catalogue(schema)
                 reports = self._judge_all(selected, schema)
+            findings += self._check_sqlite()
         except HnswcheckError as error:
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
@@ -226,6 +230,11 @@ class _Audit:
         if faults:
             yield finding("catalogue-invalid", len(faults), self.sampler.places(faults))
 
+    def _check_sqlite(self) -> Iterator[Finding]:
+        faults = list(sqlite_faults(self.view.root)) if self.level is Level.DEEP else []
+        if faults:
+            yield finding("sqlite-damaged", len(faults), self.sampler.places(faults))
+
     def _check_store(
         self, listing: Sequence[FileState], collections: Sequence[Collection]
     ) -> Iterator[Finding]:
@@ -255,7 +264,7 @@ class _Audit:
             now = {c.id: c for c in read_collections(self.view.database, schema)}
             if any(now.get(c.id) != c for c in collections):
                 return None
-            meter = _Meter(self.progress, folders if self.level is not Level.PROBE else ())
+            meter = _Meter(self.progress, folders, self.level)
             targets = read_targets(self.view, collections, schema, self.level is not Level.PROBE)
             reports = {t.collection.id: self._judge(t, meter) for t in targets}
             if not all(map(_may_be_trusted_at_once, reports.values())):
@@ -308,7 +317,7 @@ class _Audit:
             version = self.view.database.version()
         if not targets:
             return None
-        report = self._judge(targets[0], _Meter(self.progress, folders if with_ids else ()))
+        report = self._judge(targets[0], _Meter(self.progress, folders, self.level))
         if self.view.moment_of_files(folders) != before:
             raise StoreChanged("a segment changed while it was read")
         if not _may_be_trusted_at_once(report):
@@ -334,6 +343,8 @@ class _Audit:
             folder = open_segment(target.folder)
             if self.level is Level.PROBE:
                 return probe(target, folder)
+            if self.level is Level.DEEP:
+                return deep(target, folder, self.view.database, self.sampler, meter.advance)
             return standard(target, folder, self.sampler, meter.advance)
         except StoreUnreadable as error:
             return target.report([finding(error.finding, 1, [path_text(str(error))])])
@@ -359,13 +370,13 @@ def _select(collections: Sequence[Collection], wanted: Sequence[str] | None) -> 
 class _Meter:
     """Adds up bytes for a progress listener."""
 
-    def __init__(self, progress: Progress, folders: Sequence[Path]) -> None:
+    def __init__(self, progress: Progress, folders: Sequence[Path], level: Level) -> None:
         self.progress = progress
         self.done = 0
         self.total = 0
         self.what = ""
         if progress is not silent:
-            self.total = sum(open_segment(folder).bytes_to_read for folder in folders)
+            self.total = sum(bytes_to_read(open_segment(folder), level) for folder in folders)
 
     def advance(self, count: int) -> None:
         self.done += count

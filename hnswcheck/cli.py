@@ -87,7 +87,8 @@ def audit(
         ),
     ],
     level: Annotated[
-        Level, typer.Option(help="How much to read: counts only, or every id, label and link.")
+        Level,
+        typer.Option(help="Counts only; or every id, label and link; or vectors and sqlite, too."),
     ] = Level.STANDARD,
     collection: Annotated[
         list[str] | None,

@@ -13,7 +13,7 @@ from typing import Literal
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
-Group = Literal["store", "files", "id map", "elements", "graph", "ledger"]
+Group = Literal["store", "files", "id map", "elements", "graph", "ledger", "vectors", "engine"]
 
 KEEP = (
     "Do not delete or rename the segment folder: vectors exist only there and in the WAL. Stop all"
@@ -286,6 +286,13 @@ _KINDS = (
         "Every query starts beyond the index or on a level that the element lacks: SIGSEGV, or"
         " empty answers.", RESTORE,
     ),
+    Kind(
+        "elements-unreachable", "graph", "warning", "elements that no search can arrive at",
+        "Queries never return these records. Sound indexes have some: hnswlib prunes links without"
+        " looking who else points at an element.",
+        "Nothing for a few in a thousand. Where it is more, add the records of this collection to"
+        " a new one, with a larger hnsw:M or hnsw:construction_ef.",
+    ),
     # --- ledger ----------------------------------------------------------------------------------
     Kind(
         "records-missing", "ledger", "error", "records that the vector index lacks",
@@ -330,6 +337,52 @@ _KINDS = (
         "wal-unreadable", "ledger", "error", "pending rows in the WAL that Chroma cannot read",
         "Replay stops at such a row: every call on the collection fails or the process panics.",
         "On a copy, delete or mend the row, then audit again.",
+    ),
+    # --- vectors ---------------------------------------------------------------------------------
+    Kind(
+        "vector-not-finite", "vectors", "error", "vectors with components that are no number",
+        "Their distance to anything is no number: queries miss these records or rank others"
+        " wrongly.",
+        "Update these ids with their embeddings. Chroma before 1.0 accepted such vectors; if these"
+        " were never added like that, the file is damaged and other vectors may be, too.",
+    ),
+    Kind(
+        "vector-not-normalised", "vectors", "error",
+        "vectors under cosine that are not of length 1",
+        "Queries rank these records wrongly, and get() returns another vector than was added.",
+        f"{KEEP} Then update these ids with their embeddings.",
+    ),
+    Kind(
+        "norm-invalid", "vectors", "error", "norms under cosine that cannot be those of a vector",
+        "get() returns zeros or no numbers for these records; queries are right.",
+        f"{KEEP} Then update these ids with their embeddings.",
+    ),
+    Kind(
+        "vector-differs-from-wal", "vectors", "error",
+        "vectors that are not those that the log wrote",
+        "Queries rank these records by another vector.",
+        f"{KEEP} Then update these ids with their embeddings; the log still has them.",
+    ),
+    # --- engine ----------------------------------------------------------------------------------
+    Kind(
+        "engine-load-failed", "engine", "error", "hnswlib cannot load the index",
+        "Chroma loads the same files with a fork of hnswlib.", RESTORE,
+    ),
+    Kind(
+        "engine-disagrees", "engine", "error", "hnswlib reads something else than hnswcheck",
+        "One of the two readers is wrong about this index.",
+        "Report it with a copy of the segment folder; until then trust neither.",
+    ),
+    Kind(
+        "searches-miss", "engine", "info", "searches that do not find a record by its own vector",
+        "Search in HNSW is approximate; sound indexes miss some.",
+        "Nothing for a few. Where it is more, raise hnsw:search_ef, or add the records to a new"
+        " collection with a larger hnsw:M.",
+    ),
+    Kind(
+        "engine-not-asked", "engine", "info", "hnswlib was not asked",
+        "The index was judged by hnswcheck alone.",
+        "Install hnswcheck[engine], or make room, to have a second reader.",
     ),
 )  # fmt: skip
 

@@ -25,6 +25,7 @@ class Level(StrEnum):
 
     PROBE = "probe"
     STANDARD = "standard"
+    DEEP = "deep"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnswcheck.disk.header import Header
+from hnswcheck.disk.strings import Ints
 from hnswcheck.errors import FormatError
 
 TOMBSTONE = 0x01
@@ -93,6 +94,22 @@ def read_elements(path: Path, header: Header, count: int) -> Iterator[Chunk]:
             if not _fill(file, chunk.view(np.uint8).data):
                 raise FormatError(f"{path.name} ends within element {first + len(chunk) - 1}")
             yield Chunk(first, chunk)
+
+
+def read_vectors(path: Path, header: Header, elements: Ints) -> NDArray[np.float32]:
+    """float32 (k, dimension): the vectors of some elements, one read each.
+
+    Raises:
+        FormatError: the file ends before one of them.
+        OSError: the file cannot be read.
+    """
+    vectors = np.empty((len(elements), header.dimension), np.float32)
+    with FileIO(path) as file:
+        for row, element in zip(vectors, elements.tolist(), strict=True):
+            file.seek(element * header.stride + header.offset_data)
+            if not _fill(file, row.view(np.uint8).data):
+                raise FormatError(f"{path.name} ends within element {element}")
+    return vectors
 
 
 def _fill(file: FileIO, view: memoryview) -> bool:

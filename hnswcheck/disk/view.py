@@ -397,6 +397,17 @@ def _database_states(root: Path) -> DatabaseStates:
     return tuple(look_at(root / (DATABASE + suffix)) for suffix in COMPANIONS)
 
 
+@contextmanager
+def copied_database(root: Path) -> Iterator[Path]:
+    """A private copy of chroma.sqlite3 with its journal or WAL, gone afterwards.
+
+    Raises:
+        StoreChanged, StoreUnreadable: it could not be copied.
+    """
+    with ExitStack() as stack:
+        yield _copy_database(root, stack)[0]
+
+
 def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, DatabaseStates]:
     """Copy chroma.sqlite3 and its journal or WAL to scratch, proving that they stood still."""
     scratch = stack.enter_context(scratch_directory(root))

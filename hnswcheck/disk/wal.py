@@ -6,7 +6,8 @@ Source: ``rust/log/src/sqlite_log.rs`` in chroma-core/chroma; in 0.x
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from hnswcheck.disk.text import text
 from hnswcheck.disk.view import Database
 
 PAGE_WAL_ROWS = 1 << 14
+PAGE_VECTORS = 1 << 9
 
 Operation = Literal["add", "update", "upsert", "delete"]
 OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
@@ -99,6 +101,29 @@ def read_wal(database: Database, starts: Mapping[str, int], rust: bool) -> dict[
         if len(page) < PAGE_WAL_ROWS:
             break
     return found
+
+
+def is_complete(database: Database) -> bool:
+    """Whether nothing was ever purged: every row is there, from the first to the last."""
+    count, last = database.rows("SELECT count(*), max(seq_id) FROM embeddings_queue")[0]
+    return count == last
+
+
+def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[tuple[int, bytes]]:
+    """(seq_id, vector) of some rows, in order, a page at a time."""
+    last, end = min(seq_ids, default=1) - 1, max(seq_ids, default=0)
+    while last < end:
+        page = database.rows(
+            "SELECT seq_id, vector FROM embeddings_queue WHERE seq_id > ? AND seq_id <= ?"
+            " ORDER BY seq_id LIMIT ?",
+            (last, end, PAGE_VECTORS),
+        )
+        for seq_id, vector in page:
+            last = integer(seq_id, "embeddings_queue.seq_id")
+            if last in seq_ids and isinstance(vector, bytes):
+                yield last, vector
+        if len(page) < PAGE_VECTORS:
+            break
 
 
 def _wal_row(seq_id: int, row: list[object]) -> WalRow:

@@ -1,0 +1,117 @@
+"""Are the vectors numbers, of the length that the distance wants, and those of the log?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnswcheck.disk.level0 import TOMBSTONE, Chunk
+from hnswcheck.disk.strings import Flags
+from hnswcheck.disk.wal import WalRow
+
+Floats = NDArray[np.float32]
+
+#: Chroma normalises in float32, one component after the other.
+NORM_TOLERANCE = 1e-3
+#: The same for a vector that was normalised, stored, and multiplied by its norm again.
+WAL_TOLERANCE = 1e-4
+
+
+class VectorFaults:
+    """Live elements with a faulty vector, found chunk by chunk.
+
+    Attributes:
+        elements: per finding, the elements that have it.
+    """
+
+    def __init__(self, norms: Floats | None) -> None:
+        """Args:
+        norms: float32 (count,), content of length.bin; None under a distance without norms.
+        """
+        self.norms = norms
+        self.elements: dict[str, list[int]] = {}
+
+    def visit(self, chunk: Chunk) -> None:
+        """Judge the vectors of some elements."""
+        vectors = chunk.elements["vector"]
+        live = chunk.elements["flags"] & TOMBSTONE == 0
+        with np.errstate(all="ignore"):
+            squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+        finite = np.isfinite(squares)
+        if not finite.all():  # a square can be too large where no component is
+            finite[~finite] = np.isfinite(vectors[~finite]).all(axis=1)
+        self._add("vector-not-finite", live & ~finite, chunk.first)
+        if self.norms is None:
+            return
+        norms = self.norms[chunk.first : chunk.first + len(vectors)]
+        unit = np.abs(np.sqrt(squares) - 1) <= NORM_TOLERANCE
+        # Chroma writes a norm of 0 where the squares of a tiny vector vanish in float32, and then
+        # multiplies the vector with 1e30; where they are too large, it stores zeros.
+        judged = live & finite & (squares > 0) & (unit | (norms != 0))
+        self._add("vector-not-normalised", judged & ~unit, chunk.first)
+        self._add("norm-invalid", judged & ~(np.isfinite(norms) & (norms > 0)), chunk.first)
+
+    def _add(self, kind: str, faulty: Flags, first: int) -> None:
+        if faulty.any():
+            found = (np.flatnonzero(faulty) + first).tolist()
+            self.elements.setdefault(kind, []).extend(found)
+
+
+def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[bytes, int]:
+    """For each id whose vector must be that of a row, the row's seq_id.
+
+    Ids that rows past ``start`` touch are left out: an interrupted flush may have them already.
+
+    Args:
+        rows: all that the log has of the collection, in order.
+        complete: the log was never purged, so an id that it has not seen was not there.
+    """
+    expected: dict[bytes, int] = {}
+    exists: dict[bytes, bool] = {}
+    for row in rows:
+        if row.seq_id > start:
+            expected.pop(row.id, None)
+            continue
+        there = exists.get(row.id, False if complete else None)
+        match row.operation:
+            case "delete":
+                exists[row.id] = False
+                expected.pop(row.id, None)
+            case "add" if there is not True:
+                exists[row.id] = True
+                expected.pop(row.id, None)  # it may have been there, and then nothing happened
+                if there is False:
+                    expected[row.id] = row.seq_id
+            case "upsert":
+                exists[row.id] = True
+                if row.vector_bytes is not None:
+                    expected[row.id] = row.seq_id
+            case "update" if there is not False and row.vector_bytes is not None:
+                expected[row.id] = row.seq_id
+            case _:
+                pass
+    return expected
+
+
+def differs(stored: Floats, norm: float | None, logged: Floats) -> bool:
+    """Whether an element holds another vector than the log.
+
+    Args:
+        stored: float32 (dimension,), as in data_level0.bin.
+        norm: its entry in length.bin under cosine, where stored vectors are normalised; else None.
+        logged: float32 (dimension,), as it was added.
+    """
+    if norm is None:
+        return stored.tobytes() != logged.tobytes()
+    with np.errstate(all="ignore"):
+        distance = np.linalg.norm(stored.astype(np.float64) * norm - logged)
+        return not distance <= WAL_TOLERANCE * np.linalg.norm(logged.astype(np.float64))
+
+
+def faulty_places(faults: VectorFaults) -> Iterator[tuple[str, list[int]]]:
+    """(finding, elements) in the order of the registry."""
+    for kind in ("vector-not-finite", "vector-not-normalised", "norm-invalid"):
+        if kind in faults.elements:
+            yield kind, faults.elements[kind]

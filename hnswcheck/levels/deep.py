@@ -1,0 +1,159 @@
+"""Level deep: standard, and then the vectors, reachability, and hnswlib as a second reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from hnswcheck.checks.engine import NotAsked, check_engine, engine_is_there
+from hnswcheck.checks.reach import Graph, check_reach
+from hnswcheck.checks.sampling import Sampler
+from hnswcheck.checks.vectors import Floats, VectorFaults, differs, faulty_places, rows_in_index
+from hnswcheck.disk.header import Header
+from hnswcheck.disk.idmap import IdMap
+from hnswcheck.disk.labels import find_labels
+from hnswcheck.disk.level0 import Chunk, Elements, read_vectors
+from hnswcheck.disk.links import LinkLists
+from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, Advance, SegmentFolder
+from hnswcheck.disk.strings import find
+from hnswcheck.disk.text import text
+from hnswcheck.disk.view import Database
+from hnswcheck.disk.wal import is_complete, read_wal_vectors
+from hnswcheck.errors import FormatError, StoreChanged
+from hnswcheck.levels.standard import standard
+from hnswcheck.report import Finding, Level, SegmentReport, finding
+from hnswcheck.target import Target
+
+
+def bytes_to_read(folder: SegmentFolder, level: Level) -> int:
+    """What a level reads of a segment, for progress."""
+    match level:
+        case Level.PROBE:
+            return 0
+        case Level.STANDARD:
+            return folder.bytes_to_read
+        case Level.DEEP:
+            again = folder.held * folder.header.stride if folder.header else 0
+            return folder.bytes_to_read + again + (again if engine_is_there() else 0)
+
+
+def deep(
+    target: Target, folder: SegmentFolder, database: Database, sampler: Sampler, advance: Advance
+) -> SegmentReport:
+    """Judge a segment by everything that is there.
+
+    Reads data_level0.bin once more, so that no more than the links is in memory at any time.
+
+    Raises:
+        StoreChanged, StoreUnreadable: it could not be read.
+    """
+    report = standard(target, folder, sampler, advance)
+    header = folder.header
+    if header is None or not header.count or not folder.level0_whole or not target.peek.present:
+        return report
+    try:
+        findings = list(_check(target, folder, header, database, sampler, advance))
+    except (FormatError, OSError) as error:
+        raise StoreChanged(f"a file changed while it was read: {error}") from error
+    found = (*report.findings, *findings)
+    return replace(report, findings=found, status=target.status(found, report.ledger))
+
+
+def _check(
+    target: Target,
+    folder: SegmentFolder,
+    header: Header,
+    database: Database,
+    sampler: Sampler,
+    advance: Advance,
+) -> Iterator[Finding]:
+    norms = _read_norms(folder, header) if target.collection.space == "cosine" else None
+    faults = VectorFaults(norms)
+    elements, links, findings = _walk(folder, header, faults, advance)
+    yield from findings
+    id_map = folder.read_id_map()
+    for kind, faulty in faulty_places(faults):
+        yield finding(kind, len(faulty), sampler.places(_names(faulty, elements, id_map)))
+    if id_map is not None and id_map.problem is None:
+        yield from _check_log(target, folder, header, elements, id_map, norms, database, sampler)
+    del id_map
+    if links is None:
+        return
+    try:
+        yield from check_engine(folder, header, elements, links, target.collection.space, advance)
+    except NotAsked as reason:
+        yield finding("engine-not-asked", 1, (), "an answer of hnswlib", str(reason))
+
+
+def _walk(
+    folder: SegmentFolder, header: Header, faults: VectorFaults, advance: Advance
+) -> tuple[Elements, LinkLists | None, list[Finding]]:
+    """Look at every vector, and follow every link; None for links that cannot be followed."""
+    graph = Graph(header)
+
+    def visit(chunk: Chunk) -> None:
+        faults.visit(chunk)
+        graph.visit(chunk)
+
+    elements, links = folder.read_elements(visit, advance), folder.read_links()
+    assert elements is not None
+    if links is None or links.bad is not None:
+        return elements, None, []
+    return elements, links, list(check_reach(graph, links))
+
+
+def _read_norms(folder: SegmentFolder, header: Header) -> Floats:
+    """float32 (count,): length.bin; what it lacks counts as 1, as that is another finding."""
+    norms = np.ones(header.count, np.float32)
+    if LENGTH in folder.states:
+        held = min(header.count, folder.states[LENGTH].size // NORM_BYTES)
+        norms[:held] = np.fromfile(folder.path / LENGTH, "<f4", held)
+    return norms
+
+
+def _names(faulty: list[int], elements: Elements, id_map: IdMap | None) -> Iterator[str]:
+    """The ids of elements; of those that have none, the labels."""
+    labels = elements.labels[faulty]
+    at = np.full(len(labels), -1)
+    if id_map is not None:
+        at = find_labels(id_map.id_to_label.labels.astype(np.uint64), labels)
+    for label, position in zip(labels.tolist(), at.tolist(), strict=True):
+        if id_map is not None and position >= 0:
+            yield text(id_map.id_to_label.ids[position])
+        else:
+            yield f"label {label}"
+
+
+def _check_log(
+    target: Target,
+    folder: SegmentFolder,
+    header: Header,
+    elements: Elements,
+    id_map: IdMap,
+    norms: Floats | None,
+    database: Database,
+    sampler: Sampler,
+) -> Iterator[Finding]:
+    """Vectors of which the log still has the row that wrote them."""
+    if not target.start_known:
+        return
+    rows = target.read_all_wal()
+    expected = rows_in_index(rows, target.start, is_complete(database))
+    indexed = find(expected, id_map.id_to_label.ids)
+    ids = list(indexed)
+    labels = id_map.id_to_label.labels[list(indexed.values())].astype(np.uint64)
+    element = find_labels(elements.labels, labels)
+    place = {expected[i]: (i, e) for i, e in zip(ids, element.tolist(), strict=True) if e >= 0}
+    wrong: list[bytes] = []
+    for seq_id, logged in read_wal_vectors(database, place.keys()):
+        record, at = place[seq_id]
+        if elements.tombstoned[at] or len(logged) != 4 * header.dimension:
+            continue
+        (stored,) = read_vectors(folder.path / LEVEL0, header, np.array([at]))
+        norm = None if norms is None else float(norms[at])
+        if differs(stored, norm, np.frombuffer(logged, "<f4")):
+            wrong.append(record)
+    if wrong:
+        yield finding("vector-differs-from-wal", len(wrong), sampler.bytes(wrong))
