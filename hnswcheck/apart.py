@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ answer()
 
 Progress = Callable[[int, int, str], None]
 FileKey = tuple[int, int]
+
+PATIENCE_SECONDS = 5.0
 
 _ours: set[FileKey] = set()
 _ours_lock = threading.Lock()
@@ -116,12 +118,23 @@ def call_apart(
         except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
             raise StoreUnreadable(failed) from error
         finally:
+            child.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(PATIENCE_SECONDS)  # it may have a copy to remove
             child.kill()
+
+
+def exit_when_told() -> None:
+    """Let signals that ask a process to end be exits, so that it leaves nothing behind."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
 
 
 def answer() -> None:
     """The other side of :func:`call_apart`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller's to handle, who then ends us
+    exit_when_told()
     replies = sys.stdout.buffer
     sys.stdout = sys.stderr
 

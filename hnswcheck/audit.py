@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ from hnswcheck.disk.segment import open_segment
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import (
     DATABASE,
+    CopyOutdated,
     FileState,
     StoreView,
     list_directory,
@@ -75,7 +76,7 @@ def silent(done: int, total: int, what: str) -> None:
 def audit(
     path: str | os.PathLike[str],
     level: Level | str = Level.STANDARD,
-    collections: Sequence[str] | None = None,
+    collections: Iterable[str] | None = None,
     *,
     all_ids: bool = False,
     progress: Progress = silent,
@@ -107,6 +108,10 @@ def audit(
         hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
     """
     started = time.monotonic()
+    if collections is not None:
+        collections = [collections] if isinstance(collections, str) else list(collections)
+        if not collections:
+            raise UsageError("an empty list of collections: nothing to audit")
     try:
         level = Level(level)
     except ValueError:
@@ -118,7 +123,7 @@ def audit(
             if sole:
                 found = _audit(directory, level, collections, all_ids, progress)
             else:
-                asked = (directory, level, collections and list(collections), all_ids)
+                asked = (directory, level, collections, all_ids)
                 found = call_apart(_audit, asked, None if progress is silent else progress)
     except HnswcheckError as error:
         if str(path) in str(error) or not error.finding:
@@ -145,8 +150,14 @@ def _audit(
     Raises:
         HnswcheckError: nothing could be read.
     """
-    with open_store(directory) as view:
-        return _Audit(view, level, Sampler(all_ids), progress).run(collections)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        with open_store(directory) as view:
+            try:
+                return _Audit(view, level, Sampler(all_ids), progress).run(collections)
+            except CopyOutdated:
+                if time.monotonic() > until:
+                    raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +207,8 @@ class _Audit:
                 findings += self._check_catalogue(schema)
                 reports = self._judge_all(selected, schema)
             findings += self._check_sqlite()
+        except CopyOutdated:
+            raise
         except HnswcheckError as error:
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
@@ -274,6 +287,8 @@ class _Audit:
             if self.view.moment(folders) == before:  # nobody writes: the table contradicts itself
                 raise SqliteDamaged("table embeddings and its index disagree") from error
             return None
+        except CopyOutdated:
+            raise
         except StoreChanged:
             return None
 
@@ -284,6 +299,8 @@ class _Audit:
         while True:
             try:
                 return self._judge_alone(collection, schema, until)
+            except CopyOutdated:
+                raise
             except StoreChanged:
                 if time.monotonic() + pause > until:
                     break
@@ -348,6 +365,9 @@ class _Audit:
             return standard(target, folder, self.sampler, meter.advance)
         except StoreUnreadable as error:
             return target.report([finding(error.finding, 1, [path_text(str(error))])])
+        except MemoryError as error:
+            says = f"not enough memory: {error}"
+            return target.report([finding(StoreUnreadable.finding, 1, [says])])
 
 
 def _may_be_trusted_at_once(report: SegmentReport) -> bool:

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from hnswcheck import __version__
+from hnswcheck.apart import exit_when_told
 from hnswcheck.audit import audit as run_audit
 from hnswcheck.audit import failed
 from hnswcheck.demo import unpacked_demo
@@ -122,6 +124,7 @@ def audit(
     severities = _severities(severity or [])
     if output is not None:
         _keep_out(output, paths)
+        _try_to_write(output)  # what cannot be written must be known before hours of reading
     stores: list[StoreReport] = []
     wrong_use = False
     for path in paths:
@@ -136,7 +139,7 @@ def audit(
             stores.append(failed(path, level, error))
             wrong_use |= isinstance(error, UsageError)
     report = Report(tuple(stores)).with_severities(severities)
-    _write(report, format, quiet, output)
+    _deliver(report, format, quiet, output)
     code = report.exit_code(fail_on.value)
     raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
 
@@ -161,13 +164,27 @@ def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
     return chosen
 
 
-def _write(report: Report, format: Format, quiet: bool, output: Path | None) -> None:
+def _deliver(report: Report, format: Format, quiet: bool, output: Path | None) -> None:
     if output is None:
         terminal = sys.stdout is not None and sys.stdout.isatty()
         emit(_rendered(report, format, quiet, colours=terminal))
-        return
+    else:
+        _write(output, _rendered(report, format, quiet, colours=False))
+
+
+def _try_to_write(output: Path) -> None:
     try:
-        output.write_text(_rendered(report, format, quiet, colours=False), encoding="utf-8")
+        new = not output.exists()
+        output.open("a").close()
+        if new:
+            output.unlink()
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror or error}") from error
+
+
+def _write(output: Path, page: str) -> None:
+    try:
+        output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{output}: {error.strerror or error}") from error
 
@@ -244,13 +261,15 @@ def demo() -> None:
     with unpacked_demo() as (store, about):
         emit(f"{about}\n")
         report = run_audit(store)
-        _write(report, Format.TEXT, False, None)
+        _deliver(report, Format.TEXT, False, None)
 
 
 def complain(message: str) -> None:
     """One line on stderr."""
     line = text.visible(path_text(" ".join(message.split())))
-    typer.echo(f"hnswcheck: {line}", err=True)
+    with suppress(OSError, AttributeError):  # stderr is closed or full: nobody listens
+        sys.stderr.write(f"hnswcheck: {line}\n")
+        sys.stderr.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -258,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    exit_when_told()
     sys.exit(run(arguments))
 
 
@@ -276,6 +296,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("HNSWCHECK_TRACEBACK"):
+            raise
+        complain(
+            f"internal error: {type(error).__name__}: {error}"
+            " (please report it; HNSWCHECK_TRACEBACK=1 shows where)"
+        )
+        return HnswcheckError.exit_code
     if code == INTERRUPTED:  # newer typer returns this itself
         complain("interrupted")
     return code if isinstance(code, int) else 0

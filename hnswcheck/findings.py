@@ -20,8 +20,8 @@ KEEP = (
     " writers and copy the whole persist directory first."
 )
 RESTORE = (
-    f"{KEEP} Then restore a backup that passes an audit, or add the records again from their"
-    " documents."
+    f"{KEEP} Then restore a backup that passes an audit, or add the records from their documents"
+    " to a new collection: writing to this one may wedge it for good."
 )
 
 
@@ -83,9 +83,10 @@ _KINDS = (
         "Run the audit again in a quieter moment, or audit a snapshot.", undecides=True,
     ),
     Kind(
-        "file-unreadable", "store", "warning", "the operating system would not let us read",
-        "Chroma, under this user, could not read it either. Nothing was judged.",
-        "Give this user read permission, or run as the owner of the store.", undecides=True,
+        "file-unreadable", "store", "warning", "what an audit needs could not be read",
+        "Nothing was judged. Chroma may or may not be able to read it.",
+        "The line above says what and why: a permission, or the disk space or memory of this"
+        " process. Mend that and audit again.", undecides=True,
     ),
     Kind(
         "segment-row-missing", "store", "error", "a collection lacks a segment in sqlite",
@@ -111,7 +112,8 @@ _KINDS = (
         "segment-path-unsafe", "store", "error", "a segment folder is no plain folder of the store",
         "Chroma follows a symlink or a path out of the persist directory, so a copy or backup of"
         " the directory lacks these vectors. It was not read.",
-        "Put a real folder, named by the segment's uuid, where the link or file is.",
+        "Replace the link by what it leads to, with all its files. Where the segment's id in sqlite"
+        " is no uuid, restore chroma.sqlite3 from a backup.",
     ),
     Kind(
         "segment-not-persisted", "store", "info", "the collection keeps no vector index on disk",
@@ -136,9 +138,9 @@ _KINDS = (
         "the folder of a flushed vector segment is gone",
         "Chroma opens without a word, count() is full, and queries see only what the WAL still"
         " holds; get() with embeddings fails with \"Error finding id\".",
-        "Put the folder back (look for a renamed one beside it, or in a backup of the same moment)"
-        " before anything writes to the collection. Otherwise add the records again from their"
-        " documents.",
+        "Stop all writers and copy the whole persist directory first. Put the folder back (look for"
+        " a renamed one beside it, or in a backup of the same moment) before anything writes to the"
+        " collection. Otherwise add the records from their documents to a new collection.",
     ),
     Kind(
         "file-missing", "files", "error", "a file of the segment is gone",
@@ -323,8 +325,9 @@ _KINDS = (
     Kind(
         "watermark-impossible", "ledger", "error", "a watermark that is ahead of the log",
         "New writes get lower sequence ids: they are accepted, then never become visible.",
-        "Stop writing. Set the max_seq_id row to the last sequence id that the segment really"
-        " holds, on a copy first.",
+        "Stop writing. On a copy, set the max_seq_id row to the last sequence id that the segment"
+        " really holds; or, where the log lost its last rows, raise the row of embeddings_queue in"
+        " sqlite_sequence to the watermark.",
     ),
     Kind(
         "watermark-encoding", "ledger", "error", "a watermark that Chroma cannot read",
@@ -365,13 +368,10 @@ _KINDS = (
     ),
     # --- engine ----------------------------------------------------------------------------------
     Kind(
-        "engine-load-failed", "engine", "error", "hnswlib cannot load the index",
-        "Chroma loads the same files with a fork of hnswlib.", RESTORE,
-    ),
-    Kind(
-        "engine-disagrees", "engine", "error", "hnswlib reads something else than hnswcheck",
-        "One of the two readers is wrong about this index.",
-        "Report it with a copy of the segment folder; until then trust neither.",
+        "engine-disagrees", "engine", "error",
+        "hnswlib cannot load the index, or reads something else than hnswcheck",
+        "Chroma loads the same files with a fork of hnswlib.",
+        f"Where there is no other error, report it with a copy of the segment folder. {RESTORE}",
     ),
     Kind(
         "searches-miss", "engine", "info", "searches that do not find a record by its own vector",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from hnswcheck.checks.ledger import check_watermark, count_pending
-from hnswcheck.checks.store import check_segment_path
+from hnswcheck.checks.store import check_segment_path, quarantined_folders
 from hnswcheck.disk.catalog import (
     Collection,
     Schema,
@@ -18,7 +19,7 @@ from hnswcheck.disk.catalog import (
 )
 from hnswcheck.disk.segment import Peek, SegmentFolder, peek_id_map
 from hnswcheck.disk.strings import Strings
-from hnswcheck.disk.view import StoreView
+from hnswcheck.disk.view import Database, StoreView
 from hnswcheck.disk.wal import WalRow, highest_seq_id, read_wal, read_wal_summary
 from hnswcheck.errors import StoreUnreadable
 from hnswcheck.findings import REGISTRY
@@ -34,6 +35,8 @@ from hnswcheck.report import (
 
 #: Below every seq_id.
 BEFORE_ALL = -1
+#: WAL rows that are kept for collections that have not asked yet.
+ROWS_AT_ONCE = 1 << 18
 
 LAGGING = {"lag", "flush-interrupted"}
 UNREAD, NOTHING_TO_READ = "segment-path-unsafe", "segment-not-persisted"
@@ -56,6 +59,7 @@ class Target:
         highest: the last seq_id of the store's WAL.
         integers: this Chroma line writes watermarks as INTEGER.
         read_all_wal: reads every WAL row of the collection, for damaged segments.
+        aside: folders that were once its segment's, newest name first.
     """
 
     collection: Collection
@@ -72,6 +76,7 @@ class Target:
     integers: bool
     unreadable: str | None
     read_all_wal: Callable[[], Sequence[WalRow]]
+    aside: Sequence[Path]
 
     def with_ids(self) -> Target:
         """The same with its record ids read now.
@@ -184,6 +189,36 @@ class Target:
         return "consistent" if written else "empty"
 
 
+class AllRows:
+    """Every WAL row of the collections that ask, read for several at a time.
+
+    Where many are damaged, one reading of the table serves as many as fit into memory.
+    """
+
+    def __init__(self, database: Database, rust: bool, totals: Mapping[str, int]) -> None:
+        """Args:
+        totals: how many rows each collection has, in the order in which they will ask.
+        """
+        self._database = database
+        self._rust = rust
+        self._totals = dict(totals)
+        self._read: dict[str, list[WalRow]] = {}
+
+    def of(self, collection: str) -> Sequence[WalRow]:
+        """The rows of one collection; those of the ones before it need not be kept."""
+        if collection not in self._read:
+            waiting = iter(self._totals)
+            starts = {next(c for c in waiting if c == collection): BEFORE_ALL}
+            size = self._totals[collection]
+            for following in waiting:
+                size += self._totals[following]
+                if size > ROWS_AT_ONCE:
+                    break
+                starts[following] = BEFORE_ALL
+            self._read = read_wal(self._database, starts, self._rust)
+        return self._read[collection]
+
+
 def segment_folder(root: Path, collection: Collection) -> Path | None:
     """The folder of the vector segment; None where that could lead out of the directory."""
     if collection.vector is None or any(check_segment_path(root, collection.vector.id)):
@@ -227,6 +262,9 @@ def read_targets(
     wal = read_wal(database, firsts, rust)
     highest = highest_seq_id(database)
     totals = read_wal_summary(database) if with_ids else None
+    in_order = [by_segment[segment].id for segment in sorted(by_segment, key=str.encode)]
+    all_rows = AllRows(database, rust, {c: (totals or {}).get(c, 0) for c in in_order})
+    aside = quarantined_folders(view.root)
 
     def target(segment: str, ids: Callable[[], Strings]) -> Target:
         c = by_segment.pop(segment)
@@ -243,7 +281,8 @@ def read_targets(
             highest,
             rust,
             unreadable.get(c.id),
-            lambda: read_wal(database, {c.id: BEFORE_ALL}, rust)[c.id],
+            partial(all_rows.of, c.id),
+            aside.get(c.vector.id, ()),
         )
 
     if with_ids:

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import NAMES, expectation, unpack
+from stores import NAMES, corpus_answers, expectation, unpack
 
 import hnswcheck
+from hnswcheck import Level
+
+LEVELS = (Level.STANDARD, Level.DEEP)
 
 
 def counts(findings: tuple[hnswcheck.Finding, ...]) -> dict[str, int]:
@@ -58,6 +61,28 @@ def test_store_gives_exactly_the_expected_findings(name: str, tmp_path: Path) ->
     assert found["collections"].keys() == wanted.keys()
     for key, segment in found["collections"].items():
         check_segment(segment, wanted[key])
+
+
+#: What sound indexes have a little of, too.
+RATES = {"elements-unreachable", "searches-miss"}
+#: hnswlib does what Chroma does with a graph that leads nowhere.
+FOLLOWS_LINKS = "engine-disagrees"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_level_deep_adds_exactly_what_is_expected(name: str) -> None:
+    at_standard, at_deep = (corpus_answers()[name, level] for level in LEVELS)
+    if isinstance(at_deep, hnswcheck.HnswcheckError):
+        assert isinstance(at_standard, type(at_deep))
+        return
+    assert isinstance(at_standard, hnswcheck.Report)
+    added = counts(at_deep.findings)
+    for finding, number in counts(at_standard.findings).items():
+        assert added.pop(finding) >= number
+    damaged = at_standard.verdict == "damaged"
+    ignored = RATES | ({FOLLOWS_LINKS, "vector-differs-from-wal"} if damaged else set())
+    found = {finding: number for finding, number in added.items() if finding not in ignored}
+    assert found == expectation(name).get("deep", {})
 
 
 def check_segment(segment: hnswcheck.SegmentReport, wanted: dict[str, Any]) -> None:

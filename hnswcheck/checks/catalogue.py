@@ -17,6 +17,8 @@ from hnswcheck.disk.view import Database, Row
 from hnswcheck.errors import SchemaUnknown
 
 NEEDED_TABLES = ("collection_metadata", "embedding_metadata", "segment_metadata")
+#: Settings of the log are one row; what has more is no table.
+MOST_ROWS = 100
 SEARCH_TABLE = "embedding_fulltext_search"
 #: Since this migration of metadb: metadata of several values.
 ARRAY_TABLE, ARRAY_MIGRATION = "embedding_metadata_array", 6
@@ -67,11 +69,13 @@ def _homes(database: Database, schema: Schema) -> Iterator[str]:
     if "databases" not in schema.columns or "database_id" not in schema.columns["collections"]:
         return
     for (name,) in database.rows(
-        "SELECT name FROM collections WHERE database_id NOT IN (SELECT id FROM databases)"
+        "SELECT name FROM collections c"
+        " WHERE NOT EXISTS (SELECT 1 FROM databases d WHERE d.id = c.database_id)"
     ):
         yield f"collection {text(name)!r} lives in a database that is not there"
     for (name,) in database.rows(
-        "SELECT name FROM databases WHERE tenant_id NOT IN (SELECT id FROM tenants)"
+        "SELECT name FROM databases d"
+        " WHERE NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = d.tenant_id)"
     ):
         yield f"database {text(name)!r} belongs to a tenant that is not there"
 
@@ -98,7 +102,9 @@ def _settings(database: Database, schema: Schema) -> Iterator[str]:
         if "schema_str" in have and (configured, described) == LOST and distance is not None:
             yield f"{where} has lost its settings, and was made for {text(distance)}"
     try:
-        rows: list[Row] = database.rows("SELECT config_json_str FROM embeddings_queue_config")
+        rows: list[Row] = database.rows(
+            f"SELECT config_json_str FROM embeddings_queue_config LIMIT {MOST_ROWS}"
+        )
     except SchemaUnknown:  # before 0.5.6 there was none
         return
     if not all(value is None or _is_object(value) for (value,) in rows):

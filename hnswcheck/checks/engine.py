@@ -109,7 +109,7 @@ def check_engine(
         }
         answer = _run(job, FIXED_SECONDS + size / BYTES_PER_SECOND)
         if isinstance(answer, str):
-            yield finding("engine-load-failed", 1, (), "an index that hnswlib loads", answer)
+            yield finding("engine-disagrees", 1, (), "an index that hnswlib loads", answer)
             return
         labels = np.fromfile(f"{path}.labels", np.uint64)
         differing = [] if np.array_equal(labels, np.unique(elements.labels)) else ["labels"]

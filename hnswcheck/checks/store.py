@@ -56,8 +56,10 @@ def check_segment_path(root: Path, segment: str) -> Iterator[Finding]:
         yield finding("segment-path-unsafe", 1, [segment], "a folder", found)
 
 
-def quarantined_folders(segment: Path) -> list[Path]:
-    """Folders beside a segment's that were once it, newest name first."""
-    names = [state.name for state in list_directory(segment.parent) if state.is_directory]
-    matches = [(QUARANTINED.match(name), name) for name in names]
-    return [segment.parent / n for m, n in reversed(matches) if m and m.group(1) == segment.name]
+def quarantined_folders(root: Path) -> dict[str, list[Path]]:
+    """By segment, the folders in a persist directory that were once its, newest name first."""
+    found: dict[str, list[Path]] = {}
+    for state in reversed(list_directory(root)):
+        if state.is_directory and (name := QUARANTINED.match(state.name)):
+            found.setdefault(name.group(1), []).append(root / state.name)
+    return found

@@ -17,7 +17,7 @@ import numpy as np
 
 from hnswcheck.disk.strings import Strings
 from hnswcheck.disk.text import text
-from hnswcheck.disk.view import Database, Row
+from hnswcheck.disk.view import Database, Row, TooLarge
 from hnswcheck.errors import NotAChromaStore, RecordsMoved, SchemaUnknown, SqliteDamaged
 
 #: The newest migration of each directory that this version knows.
@@ -314,7 +314,12 @@ def _ids_of_small(
     if wanted.isdisjoint(segments):
         return
     ends = (segments[0].encode(), segments[-1].encode())
-    ids = _ids_page(database, SEVERAL_SEGMENTS, ends, PAGE_RECORDS + 1)
+    try:
+        ids = _ids_page(database, SEVERAL_SEGMENTS, ends, PAGE_RECORDS + 1)
+    except TooLarge:
+        for segment in wanted & set(segments):
+            yield segment, partial(_ids_of_large, database, segment, counts[segment])
+        return
     if len(ids) != sum(counts[segment] for segment in segments):
         raise RecordsMoved("the number of records changed while they were read")
     first = 0
@@ -327,10 +332,16 @@ def _ids_of_small(
 
 def _ids_of_large(database: Database, segment: str, count: int) -> Strings:
     pages: list[Strings] = []
-    key, after = b"", ">="
+    key, after, size = b"", ">=", PAGE_RECORDS
     while sum(map(len, pages)) < count:
         where = WITHIN_SEGMENT.format(after=after)
-        page = _ids_page(database, where, (segment.encode(), key), PAGE_RECORDS)
+        try:
+            page = _ids_page(database, where, (segment.encode(), key), size)
+        except TooLarge:
+            if size == 1:
+                raise
+            size = max(1, size // 16)
+            continue
         if not len(page):
             break
         pages.append(page)

@@ -139,6 +139,8 @@ class _Parser:
             raise self._wrong("there is no number total_elements_added")
         if b"dimensionality" not in self.scalars:
             raise self._wrong("there is no dimensionality")
+        if b"max_seq_id" in self.maps:
+            raise self._wrong("max_seq_id is a map")
         for name, value in self.scalars.items():
             if value is not None and value < 0:
                 raise self._wrong(f"{text(name)} is {value}")
@@ -171,7 +173,10 @@ class _Parser:
         self.position += 1
 
     def _map(self, spans: array[int]) -> None:
-        """Batches of pairs, ``( key value ... u``, or single ones, ``key value s``."""
+        """Batches of pairs, ``( key value ... u``, or single ones, ``key value s``.
+
+        Both writers end a map of a whole number of full batches with an empty one.
+        """
         op = self.tokens.op
         while True:
             begin = self.position
@@ -180,14 +185,14 @@ class _Parser:
                 index = bisect_left(self.batch_ends, begin)
                 whole = index < len(self.batch_ends)
                 end = self.batch_ends[index] if whole else len(op)
-                spans.extend((begin, end - (end - begin) % 2))
                 self.position = end + 1
+                if whole and begin == end:
+                    return
+                spans.extend((begin, end - (end - begin) % 2))
                 if not whole:
                     raise _Cut(self._offset(end))
                 if (end - begin) % 2:
                     raise self._wrong("a key without a value")
-                if begin == end:
-                    raise self._wrong("a batch of nothing")
             elif self._is(begin + 2, SETITEM):
                 spans.extend((begin, begin + 2))
                 self.position = begin + 3
@@ -258,8 +263,11 @@ class _Parser:
         typed = tokens.are_strings(names) & tokens.are_ints(numbers)
         labels = tokens.numbers(numbers)
         typed &= (labels >= 0) & (labels <= largest)
+        starts, lengths = tokens.spans(names)
+        # No map says an id twice, so all its ids fit into the file; gets could say one for ever.
+        typed &= np.cumsum(np.where(typed, lengths, 0)) <= len(tokens.data)
         wrong = None if typed.all() else int(tokens.start[names[~typed][0]])
-        ids = Strings(tokens.data, *tokens.spans(names[typed]))
+        ids = Strings(tokens.data, starts[typed], lengths[typed])
         return Pairs(ids, labels[typed]), wrong
 
 

@@ -35,6 +35,8 @@ OPCODE_BYTES = {
 #: Bytes of the length that follows the opcode, and the longest argument it may announce.
 LENGTH_BYTES = {BINUNICODE: 4, SHORT_BINUNICODE: 1, LONG1: 1}
 LONGEST_INT = 8
+#: Tokens in a row that are worth an array of their own.
+SHORTEST_RUN = 32
 #: Opcodes without an argument that follow each other at most; Chroma writes up to six.
 MOST_BARE = 16
 
@@ -93,7 +95,7 @@ class Tokens:
         """(start, length) in bytes of the strings at ``index``."""
         begin, op = self.start[index], self.op[index]
         head, size = np.zeros(len(index), np.int64), np.zeros(len(index), np.int64)
-        for code in _occurring(op):
+        for code in filter(LENGTH_BYTES.get, _occurring(op)):
             at, width = np.flatnonzero(op == code), LENGTH_BYTES[code]
             head[at] = 1 + width
             size[at] = little_endian(self.data, begin[at] + 1, width)
@@ -255,7 +257,7 @@ class _Cutter:
             starts, end = _stride_run(self.data, position)
         else:
             return None
-        if not len(starts):
+        if len(starts) < SHORTEST_RUN:
             return None
         self._flush()
         self.pieces.append(starts)
@@ -323,9 +325,10 @@ def _stride_run(data: Bytes, position: int) -> tuple[Ints, int]:
     table = data[position : position + 10 * rows].reshape(rows, 10)
     if not rows or {BININT, LONG_BINGET} != {int(table[0, 0]), int(table[0, 5])}:
         return _NO_RUN
-    taken = 0
+    taken, size = 0, SHORTEST_RUN
     while taken < rows:
-        block = table[taken : taken + _BLOCK]
+        block = table[taken : taken + size]
+        size = _BLOCK
         same = (block[:, 0] == table[0, 0]) & (block[:, 5] == table[0, 5])
         run = int(np.argmin(same)) if not same.all() else len(block)
         taken += run

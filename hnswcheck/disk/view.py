@@ -127,14 +127,20 @@ class Database:
         self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
         self._spent = 0
         self._deadline: float | None = None
+        self._raised: BaseException | None = None
         connection.text_factory = bytes
         connection.set_progress_handler(self._tick, OPS_PER_CALLBACK)
         for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
             self.rows(f"PRAGMA {pragma}")
 
     def _tick(self) -> bool:
-        self._spent += 1
-        return self._spent > self._budget or self._too_long()
+        """Whether to stop the statement. What a signal handler raises in here, sqlite3 drops."""
+        try:
+            self._spent += 1
+            return self._spent > self._budget or self._too_long()
+        except BaseException as error:  # noqa: BLE001 - raised again by rows()
+            self._raised = error
+            return True
 
     def _too_long(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
@@ -150,8 +156,13 @@ class Database:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
+            if self._raised is not None:
+                raised, self._raised = self._raised, None
+                raise raised from None
             if self._too_long():
                 raise StoreChanged("reading on would have kept a writer waiting") from error
+            if _code(error) == sqlite3.SQLITE_INTERRUPT and self._spent <= self._budget:
+                raise KeyboardInterrupt from None
             raise _translated(error) from error
 
     @contextmanager
@@ -179,17 +190,31 @@ class Database:
         self._connection.close()
 
 
+class CopyOutdated(StoreChanged):
+    """The copy that is read is no longer what the store holds."""
+
+
 class _NeedsCopy(StoreChanged):
     """sqlite would have to write before it could read."""
 
 
-def _translated(error: sqlite3.Error) -> HnswcheckError:
+class TooLarge(SqliteDamaged):
+    """A value is larger than sqlite can return."""
+
+
+def _code(error: sqlite3.Error) -> int | None:
     code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _translated(error: sqlite3.Error) -> HnswcheckError:
     text = f"{DATABASE}: {error}"
-    match None if code is None else code & 0xFF:
+    match _code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return SqliteBusy(f"{DATABASE} stayed locked by another process")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_TOOBIG | sqlite3.SQLITE_FORMAT:
+        case sqlite3.SQLITE_TOOBIG:
+            return TooLarge(text)
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_FORMAT:
             return SqliteDamaged(text)
         case sqlite3.SQLITE_INTERRUPT:
             return SqliteDamaged(f"{DATABASE}: its pages run in circles")
@@ -262,7 +287,7 @@ class StoreView:
     def _states(self, folders: Sequence[Path], with_database: bool) -> tuple[FileState | None, ...]:
         database = _database_states(self.root)
         if self.copied and database != self.opened:
-            raise StoreChanged(f"{DATABASE} was written while its copy was read")
+            raise CopyOutdated(f"{DATABASE} was written while its copy was read")
         states = list(database) if with_database else []
         for folder in folders:
             states.append(look_at(folder))
@@ -367,15 +392,21 @@ def _is_wal_mode(database: Path) -> bool:
     return WAL_MODE in head[WAL_MODE_AT:]
 
 
+def _files_of_database(root: Path) -> list[Path]:
+    """chroma.sqlite3 and its :data:`COMPANIONS`; sqlite looks for those beside a link's target."""
+    database = (root / DATABASE).resolve()
+    return [database.with_name(database.name + suffix) for suffix in COMPANIONS]
+
+
 def _has_wal(root: Path) -> bool:
     """sqlite takes up any -wal that it finds, whatever the header says, and makes a -shm."""
-    return look_at(root / (DATABASE + "-wal")) is not None
+    return look_at(_files_of_database(root)[2]) is not None
 
 
 def _has_lasting_journal(root: Path) -> bool:
     """Whether a journal is there that no living writer removes."""
     until = time.monotonic() + JOURNAL_SECONDS
-    while look_at(root / (DATABASE + "-journal")) is not None:
+    while look_at(_files_of_database(root)[1]) is not None:
         if time.monotonic() > until:
             return True
         time.sleep(JOURNAL_POLL_SECONDS)
@@ -394,7 +425,7 @@ def _connect(database: Path, mode: str) -> Database:
 
 
 def _database_states(root: Path) -> DatabaseStates:
-    return tuple(look_at(root / (DATABASE + suffix)) for suffix in COMPANIONS)
+    return tuple(map(look_at, _files_of_database(root)))
 
 
 @contextmanager
@@ -413,20 +444,21 @@ def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, DatabaseStates]:
     scratch = stack.enter_context(scratch_directory(root))
     for _ in range(COPY_TRIES):
         before = _database_states(root)
-        for state in before[1:]:
+        files = _files_of_database(root)
+        for path, state in zip(files, before, strict=True):
             if state is not None and not state.is_file:
-                raise StoreUnreadable(f"{root / state.name} is not a regular file")
+                raise StoreUnreadable(f"{path} is not a regular file")
         needed = sum(state.size for state in before if state)
         free = shutil.disk_usage(scratch).free
         if needed > free:
             text = f"{DATABASE} has to be copied: {needed} bytes, but {scratch.parent} has {free}"
             raise StoreUnreadable(text)
         try:
-            for suffix, state in zip(COMPANIONS, before, strict=True):
+            for suffix, path, state in zip(COMPANIONS, files, before, strict=True):
                 target = scratch / (DATABASE + suffix)
                 target.unlink(missing_ok=True)
                 if state is not None:
-                    shutil.copyfile(root / target.name, target)
+                    shutil.copyfile(path, target)
         except FileNotFoundError:
             continue
         except OSError as error:

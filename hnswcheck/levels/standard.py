@@ -36,7 +36,6 @@ from hnswcheck.checks.ledger import (
 )
 from hnswcheck.checks.recoverable import locate, vectors_in
 from hnswcheck.checks.sampling import SAMPLE, Sampler
-from hnswcheck.checks.store import quarantined_folders
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.level0 import Chunk, Elements
 from hnswcheck.disk.links import LinkLists
@@ -299,7 +298,7 @@ def _recoverable(
     if clean:
         pending = len(find(in_wal, records))
         return Recoverable(len(records) - pending, pending, 0, 0, 0)
-    aside = map(_ids_in, quarantined_folders(parts.folder.path))
+    aside = map(_ids_in, target.aside)
     whole = parts.id_map is None or parts.id_map.problem is None
     return locate(records, in_wal, parts.ids_with_element(), whole, mixed, aside)
 

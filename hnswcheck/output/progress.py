@@ -31,7 +31,7 @@ def shown(enabled: bool) -> Iterator[Listener]:
     if not enabled or not console.is_terminal:
         yield silent
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
     started = time.monotonic()
     task: TaskID | None = None

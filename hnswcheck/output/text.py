@@ -20,6 +20,7 @@ STATUS_STYLE = {
 }
 SEVERITY_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 MINUS = "-"
+NO_STORE = {"store-not-found", "not-a-chroma-store"}
 
 
 def visible(text: str) -> str:
@@ -32,10 +33,10 @@ def visible(text: str) -> str:
 def write(report: Report, console: Console, quiet: bool = False) -> None:
     """Write a report; with ``quiet`` only the verdict of each store.
 
-    A store that could not be opened has nothing to show: its error said it all.
+    Of a path that is no store there is nothing to show: its error said it all.
     """
-    opened = [store for store in report.stores if store.chroma is not None]
-    for number, store in enumerate(opened):
+    shown = [s for s in report.stores if not NO_STORE & {f.id for f in s.findings}]
+    for number, store in enumerate(shown):
         if number and not quiet:
             console.print()
         lines = [] if quiet else list(_store(store))
@@ -45,7 +46,7 @@ def write(report: Report, console: Console, quiet: bool = False) -> None:
 
 def _store(store: StoreReport) -> Iterator[Text]:
     chroma = f"Chroma {store.chroma.line}, " if store.chroma else ""
-    many = f"{_count(len(store.segments), 'collection')}, "
+    many = f"{_count(len(store.segments), 'collection')}, " if store.chroma else ""
     yield Text.assemble((visible(store.path), "bold"))
     yield Text(f"  {chroma}{many}level {store.level}, {store.elapsed_seconds:.2f} s", "dim")
     for found in store.findings:
