@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import sqlite3
 import sys
@@ -77,7 +78,7 @@ class Worker:
         scratch = Path(tempfile.mkdtemp(prefix="agreement-"))
         shim = faults.build_shim(scratch)
         cls.lab = faults.Lab(oracle.Engine(python, shim), scratch, shim is not None, cache)
-        cls.judge = oracle.Oracle(python, time_limit=20, scratch=scratch)
+        cls.judge = oracle.Oracle(python, time_limit=60, scratch=scratch)
 
     @classmethod
     def case(cls, case: Case, directory: Path) -> None:
@@ -108,7 +109,8 @@ def make_all(cases: Sequence[Case], options: argparse.Namespace) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     arguments = (options.chroma_python, cache)
     started = time.monotonic()
-    with ProcessPoolExecutor(options.jobs, initializer=Worker.start, initargs=arguments) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, spawn, Worker.start, arguments) as pool:
         running = [pool.submit(Worker.case, case, directory) for case in waiting]
         for number, done in enumerate(as_completed(running), 1):
             done.result()
@@ -153,6 +155,7 @@ REASONS = {
 VALUES = {oracle.Kind.WRONG, oracle.Kind.STALE}
 #: The classes of a case, the worst first.
 CLASSES = ("MISSED", "FALSE ALARM", "unseeable", "recall", "caught", "only ours", "clean")
+WRONG = CLASSES[:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +310,7 @@ def print_rivals(outcomes: Sequence[Outcome], options: argparse.Namespace) -> No
 def print_disagreements(outcomes: Sequence[Outcome], options: argparse.Namespace) -> None:
     """How to make each store again that one of the two is wrong about."""
     for o in outcomes:
-        if o.kind in ("MISSED", "FALSE ALARM"):
+        if o.kind in WRONG:
             print(f"\n{o.kind}: {o.case.name} in {options.directory}; made again by")
             print(f"  --fault {o.case.fault} --seed {o.case.seed} --stores 1")
             print(f"  {o.text}")
@@ -328,7 +331,7 @@ def main() -> int:
     print_disagreements(outcomes, options)
     if options.rivals:
         print_rivals(outcomes, options)
-    return int(any(o.kind in ("MISSED", "FALSE ALARM") for o in outcomes))
+    return int(any(o.kind in WRONG for o in outcomes))
 
 
 def parse_options() -> argparse.Namespace:

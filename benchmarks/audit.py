@@ -19,11 +19,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTION = "benchmark"
-LEVELS = ("probe", "standard", "deep")
+LEVELS = ("probe", "standard")
 DELETED_SHARE = 100  # one deletion for so many records: real indexes have tombstones
 READ_SIZE = 4 << 20
 MEGABYTE = 1_000_000
@@ -44,6 +45,20 @@ database = sqlite3.connect(os.path.join(sys.argv[1], "chroma.sqlite3"))
 for row in database.execute("SELECT embedding_id FROM embeddings"):
     pass
 """
+
+#: What level deep cannot go below: each byte of each file once.
+READ = f"""
+import os, sys
+buffer = bytearray({READ_SIZE})
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        with open(os.path.join(folder, name), "rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+"""
+
+#: hnswlib holds the whole index in a process of its own; without it the audit's memory shows.
+ALONE = "import sys; sys.modules['hnswlib'] = None; from hnswcheck.cli import main; main()"
 
 CHROMA = """
 import sys, chromadb
@@ -126,6 +141,11 @@ def contenders(store: Path, records: int, chroma_python: str | None) -> Iterable
                 *("--level", level, "-o", os.devnull),
             ],
         )
+    yield Contender(name="read every file once", command=[python, "-c", READ, str(store)])
+    deep = ("audit", str(store), "--level", "deep", "-o", os.devnull)
+    yield Contender(name="audit deep, no hnswlib", command=[python, "-c", ALONE, *deep])
+    if find_spec("hnswlib") is not None:
+        yield Contender(name="audit deep", command=[python, "-m", "hnswcheck", *deep])
     if chroma_python is not None:
         yield Contender(name="import chromadb", command=[chroma_python, "-c", "import chromadb"])
         yield Contender(

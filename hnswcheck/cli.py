@@ -19,7 +19,6 @@ from hnswcheck.apart import exit_when_told
 from hnswcheck.audit import audit as run_audit
 from hnswcheck.audit import failed
 from hnswcheck.demo import unpacked_demo
-from hnswcheck.disk.text import path_text
 from hnswcheck.errors import HnswcheckError, OutputFailed, UsageError
 from hnswcheck.findings import REGISTRY, SEVERITIES, Kind, Severity
 from hnswcheck.output import text
@@ -266,7 +265,11 @@ def demo() -> None:
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    line = text.visible(path_text(" ".join(message.split())))
+    line = text.visible(
+        " ".join(message.split())
+        .encode("utf-8", "surrogateescape")
+        .decode("utf-8", "backslashreplace")
+    )
     with suppress(OSError, AttributeError):  # stderr is closed or full: nobody listens
         sys.stderr.write(f"hnswcheck: {line}\n")
         sys.stderr.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -136,3 +137,26 @@ def test_one_damaged_among_many_is_found(tmp_path: Path) -> None:
     bad = [s for s in store.segments if s.status not in ("consistent", "lagging", "empty")]
     assert [(s.collection.id, s.status) for s in bad] == [(damaged.collection, "corrupt")]
     assert len(store.segments) == 200
+
+
+def test_many_damaged_ones_share_one_reading_of_the_log(tmp_path: Path) -> None:
+    def statements(count: int) -> Counter[str]:
+        written = write_store(tmp_path / str(count), small_collections(count))
+        for one in written:
+            if one.folder.exists():
+                shutil.rmtree(one.folder)
+        seen: Counter[str] = Counter()
+        rows = Database.rows
+
+        def counted(self: Database, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+            seen[sql] += 1
+            return rows(self, sql, parameters)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Database, "rows", counted)
+            (store,) = hnswcheck.audit(tmp_path / str(count)).stores
+        bad = [s for s in store.segments if s.status == "corrupt"]
+        assert len(bad) == count // 2  # the others were never flushed
+        return seen
+
+    assert statements(200) == statements(20)

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -674,3 +676,36 @@ def test_no_report_is_written_into_the_store(
     output = capsys.readouterr()
     one_line(output.err)
     assert (code, output.out) == (2, "")
+
+
+@pytest.mark.parametrize("name", [HOT_JOURNAL, *WAL_MODES])
+def test_a_link_to_a_database_is_read_with_what_lies_beside_its_target(
+    name: str, tmp_path: Path
+) -> None:
+    """sqlite looks for journal and -wal there, and so does Chroma."""
+    store = unpack(name, tmp_path)
+    usual = hnswcheck.audit(store)
+    elsewhere = _made(tmp_path / "elsewhere")
+    for path in store.glob("chroma.sqlite3*"):
+        path.rename(elsewhere / path.name)
+    (store / "chroma.sqlite3").symlink_to(elsewhere / "chroma.sqlite3")
+    before = snapshot(tmp_path)
+    linked = hnswcheck.audit(store)
+    assert snapshot(tmp_path) == before
+    assert [s.segments for s in linked.stores] == [s.segments for s in usual.stores]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_copy_behind(number: signal.Signals, tmp_path: Path) -> None:
+    store, scratch = unpack(WAL_MODES[0], tmp_path), _made(tmp_path / "scratch")
+    with (store / "chroma.sqlite3-wal").open("ab") as file:
+        file.truncate(2 << 30)  # takes a while to copy
+    command = [sys.executable, "-m", "hnswcheck", "audit", str(store)]
+    with subprocess.Popen(command, env=environment(TMPDIR=str(scratch))) as process:
+        until = time.monotonic() + 30
+        while not list(scratch.glob("*/*")) and time.monotonic() < until:
+            time.sleep(0.005)
+        assert list(scratch.iterdir())
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+    assert list(scratch.iterdir()) == []

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
-from collections.abc import Iterator
+import signal
+import sqlite3
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from jsonschema import Draft202012Validator
-from stores import NAMES, SOUND, Answer, corpus_answers
+from stores import NAMES, SOUND, Answer, corpus_answers, unpack
 
+import hnswcheck
 from hnswcheck import HnswcheckError, Level, Report, SegmentReport
 from hnswcheck import report as module
 from hnswcheck.audit import failed
@@ -338,3 +343,44 @@ def test_other_severities_make_another_report() -> None:
     assert report.to_json() == before
     assert milder.verdict == report.verdict == "damaged"
     assert {f.severity for f in milder.findings} == {"info"}
+
+
+@pytest.mark.parametrize("nothing", [[], (), iter(())])
+def test_an_empty_list_of_collections_is_no_clean_bill(
+    nothing: Iterable[str], tmp_path: Path
+) -> None:
+    with pytest.raises(hnswcheck.UsageError, match="empty list"):
+        hnswcheck.audit(unpack(SOUND, tmp_path), collections=nothing)
+
+
+def test_what_a_signal_handler_raises_comes_out_of_an_audit(tmp_path: Path) -> None:
+    """sqlite3 drops what is raised while a statement runs, and says only that it was stopped."""
+
+    class TimeIsUp(Exception):
+        pass
+
+    def handler(number: int, frame: object) -> None:
+        raise TimeIsUp
+
+    store = unpack(SOUND, tmp_path)
+    with contextlib.closing(sqlite3.connect(store / "chroma.sqlite3")) as database, database:
+        database.execute(
+            "INSERT INTO embeddings (segment_id, embedding_id, seq_id)"
+            " WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000)"
+            " SELECT 'none', i, 1 FROM n"
+        )
+    before = signal.signal(signal.SIGALRM, handler)
+    raised = 0
+    try:
+        for delay in range(1, 40):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay / 1000)
+                report = hnswcheck.audit(store, "probe")
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                assert report.verdict == "consistent"
+            except TimeIsUp:
+                raised += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert raised > 10

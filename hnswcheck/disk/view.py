@@ -11,10 +11,13 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, repeat
+from operator import length_hint
 from pathlib import Path
 
 from hnswcheck.disk.scratch import scratch_directory
@@ -37,6 +40,7 @@ WAL_MODE_AT, WAL_MODE = 18, 2
 
 BUSY_SECONDS = 5.0
 SNAPSHOT_SECONDS = 2.0
+INTERRUPT_SECONDS = 0.05
 COPY_TRIES = 5
 #: A writer's journal lives as long as its transaction; one that stays is a dead writer's.
 JOURNAL_SECONDS, JOURNAL_POLL_SECONDS = 0.5, 0.005
@@ -125,22 +129,10 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, size: int) -> None:
         self._connection = connection
         self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
-        self._spent = 0
         self._deadline: float | None = None
-        self._raised: BaseException | None = None
         connection.text_factory = bytes
-        connection.set_progress_handler(self._tick, OPS_PER_CALLBACK)
         for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
             self.rows(f"PRAGMA {pragma}")
-
-    def _tick(self) -> bool:
-        """Whether to stop the statement. What a signal handler raises in here, sqlite3 drops."""
-        try:
-            self._spent += 1
-            return self._spent > self._budget or self._too_long()
-        except BaseException as error:  # noqa: BLE001 - raised again by rows()
-            self._raised = error
-            return True
 
     def _too_long(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
@@ -152,17 +144,17 @@ class Database:
             SqliteBusy, SqliteDamaged, SchemaUnknown, NotAChromaStore, StoreUnreadable.
             StoreChanged: within a snapshot, when it would take too long.
         """
-        self._spent = 0
+        allowed = repeat(False, self._budget)
+        # No Python runs within a statement: what a signal handler raised there would be lost.
+        stop = chain(allowed, repeat(True)).__next__
+        self._connection.set_progress_handler(stop, OPS_PER_CALLBACK)
         try:
+            if self._too_long():
+                raise sqlite3.OperationalError("interrupted")
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            if self._raised is not None:
-                raised, self._raised = self._raised, None
-                raise raised from None
-            if self._too_long():
+            if self._too_long() and length_hint(allowed):
                 raise StoreChanged("reading on would have kept a writer waiting") from error
-            if _code(error) == sqlite3.SQLITE_INTERRUPT and self._spent <= self._budget:
-                raise KeyboardInterrupt from None
             raise _translated(error) from error
 
     @contextmanager
@@ -176,11 +168,23 @@ class Database:
         """
         self.rows("BEGIN")
         self._deadline = time.monotonic() + SNAPSHOT_SECONDS
+        over = threading.Event()
+        clock = threading.Thread(target=self._interrupt_when_too_long, args=(over,), daemon=True)
+        clock.start()
         try:
             yield
         finally:
+            over.set()
+            clock.join()
             self._deadline = None
             self.rows("COMMIT")
+
+    def _interrupt_when_too_long(self, over: threading.Event) -> None:
+        wait = SNAPSHOT_SECONDS
+        with suppress(sqlite3.ProgrammingError):  # closed, where a signal cut the end short
+            while not over.wait(wait):
+                self._connection.interrupt()
+                wait = INTERRUPT_SECONDS
 
     def version(self) -> object:
         """Changes whenever another connection commits."""
