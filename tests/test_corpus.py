@@ -52,8 +52,11 @@ def agrees(found: dict[str, int], expected: dict[str, int | None]) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_store_gives_exactly_the_expected_findings(name: str, tmp_path: Path) -> None:
-    expected = expectation(name)
-    found = observe(unpack(name, tmp_path))
+    check_store(unpack(name, tmp_path), expectation(name))
+
+
+def check_store(store: Path, expected: dict[str, Any]) -> None:
+    found = observe(store)
     assert found["store"] == expected["store"]
     assert found["exit"] == expected["exit"]
     assert found.get("verdict", expected["verdict"]) == expected["verdict"]

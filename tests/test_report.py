@@ -353,6 +353,9 @@ def test_an_empty_list_of_collections_is_no_clean_bill(
         hnswcheck.audit(unpack(SOUND, tmp_path), collections=nothing)
 
 
+# An exception in the middle of Thread.start leaves a thread that complains; nothing to do with us.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_a_signal_handler_raises_comes_out_of_an_audit(tmp_path: Path) -> None:
     """sqlite3 drops what is raised while a statement runs, and says only that it was stopped."""
 
