@@ -89,16 +89,20 @@ class Worker:
         result: dict[str, Any] = {"collections": []}
         try:
             result["note"] = cls.lab.make(case.fault, case.seed, home / STORE)
-            subjects = oracle.subjects(home / STORE)
-            phases = oracle.PHASES if case.seed % 3 == 0 else SHORT
-            for subject in subjects:
-                found = cls.judge.judge(home / STORE, subject, faults.truth, phases=phases)
-                result["collections"].append(asdict(found) | {"broken": found.broken})
-        except sqlite3.Error as error:
-            result["unreadable"] = str(error)
-        except (OSError, AssertionError, ValueError) as error:
+            result |= cls.verdict(home / STORE, oracle.PHASES if case.seed % 3 == 0 else SHORT)
+        except (OSError, AssertionError, ValueError, ImportError, sqlite3.Error) as error:
             result["skipped"] = f"{type(error).__name__}: {error}"
         (home / VERDICT).write_text(json.dumps(result))
+
+    @classmethod
+    def verdict(cls, store: Path, phases: Sequence[str]) -> dict[str, Any]:
+        """What the engine does with each collection."""
+        try:
+            subjects = oracle.subjects(store)
+        except sqlite3.Error as error:
+            return {"unreadable": str(error)}
+        judged = [cls.judge.judge(store, s, faults.truth, phases=phases) for s in subjects]
+        return {"collections": [asdict(found) | {"broken": found.broken} for found in judged]}
 
 
 def make_all(cases: Sequence[Case], options: argparse.Namespace) -> None:
@@ -127,6 +131,7 @@ def make_all(cases: Sequence[Case], options: argparse.Namespace) -> None:
 UNDEFINED = "undefined behaviour: the files lead the engine out of its memory, if it goes there"
 LOAD = "refused by the load validation of Chroma's main branch"
 OTHERS = "refused by another line of Chroma that reads the same file"
+TWICE = "index and log hold different vectors of one record; the engine reads only one of the two"
 UNTOUCHED = "damage that these calls did not come across; sqlite's integrity check confirms it"
 REASONS = {
     "link-lists-truncated": UNDEFINED,
@@ -148,6 +153,7 @@ REASONS = {
     "id-map-dimension-mismatch": OTHERS,
     "id-map-unsafe": OTHERS,
     "id-map-invalid": OTHERS,
+    "vector-differs-from-wal": TWICE,
     "sqlite-damaged": UNTOUCHED,
     "catalogue-invalid, settings lost": "another distance than the collection was made for",
 }

@@ -172,7 +172,7 @@ _KINDS = (
     ),
     Kind(
         "header-count-impossible", "files", "error",
-        "header.bin counts elements that are not there",
+        "header.bin counts elements that are not there, or cannot be",
         "Every call on the collection fails with \"Error loading hnsw index\", or the process"
         " dies.",
         RESTORE,
@@ -362,9 +362,10 @@ _KINDS = (
     ),
     Kind(
         "vector-differs-from-wal", "vectors", "error",
-        "vectors that are not those that the log wrote",
-        "Queries rank these records by another vector.",
-        f"{KEEP} Then update these ids with their embeddings; the log still has them.",
+        "vectors other than the log has for the same records",
+        "One of the two is damaged. Queries rank these records by the vector in the index. Chroma"
+        " itself loses an update in one case: that of the only element an index has.",
+        f"{KEEP} Then update these ids with their embeddings.",
     ),
     # --- engine ----------------------------------------------------------------------------------
     Kind(

@@ -8,9 +8,11 @@ from hnswcheck.disk.header import LAYOUT, Header
 from hnswcheck.disk.segment import HEADER, INDEX_FILES, LENGTH, LEVEL0, NORM_BYTES, SegmentFolder
 from hnswcheck.report import Finding, finding
 
-#: Chroma 1.x loads an index with room for so many elements, or for its capacity if it has more:
-#: with each element a norm, a pointer and a mutex. What no process can address cannot be loaded.
-SMALLEST_LOAD, LOADED_BYTES, ADDRESSABLE = 100, 52, 1 << 47
+#: Chroma 1.x makes room for so many elements when it loads an index, or for its capacity if the
+#: index has more.
+SMALLEST_LOAD = 100
+#: Elements are counted in 32 bits, and room is made for twice as many at the most.
+LARGEST_CAPACITY = 1 << 33
 #: Distances that never read length.bin.
 WITHOUT_NORMS = ("l2", "ip")
 #: File systems round up and preallocate; a file that a torn write blew up is far beyond this.
@@ -46,11 +48,10 @@ def _check_sizes(folder: SegmentFolder, header: Header, space: str) -> Iterator[
         expected = f"at most {header.capacity}, the capacity"
         yield finding("header-count-impossible", 1, (), expected, header.count)
         return
-    makes_room = header.count > SMALLEST_LOAD
-    if makes_room and header.capacity * (header.stride + LOADED_BYTES) >= ADDRESSABLE:
-        expected = f"at most {ADDRESSABLE} bytes of memory"
-        found = f"a capacity of {header.capacity} elements of {header.stride} bytes"
-        yield finding("header-count-impossible", 1, (), expected, found)
+    if header.count > SMALLEST_LOAD and header.capacity > LARGEST_CAPACITY:
+        expected = f"a capacity of at most {LARGEST_CAPACITY}"
+        yield finding("header-count-impossible", 1, (), expected, header.capacity)
+        return
     needed = {LEVEL0: header.count * header.stride, LENGTH: header.count * NORM_BYTES}
     sizes = {name: folder.states[name].size for name in needed if name in folder.states}
     short = [name for name, size in sizes.items() if size < needed[name]]
