@@ -90,7 +90,15 @@ class Worker:
         try:
             result["note"] = cls.lab.make(case.fault, case.seed, home / STORE)
             result |= cls.verdict(home / STORE, oracle.PHASES if case.seed % 3 == 0 else SHORT)
-        except (OSError, AssertionError, ValueError, ImportError, sqlite3.Error) as error:
+        except (
+            OSError,
+            AssertionError,
+            ValueError,
+            TypeError,
+            ImportError,
+            sqlite3.Error,
+        ) as error:
+            # No shim, or a fault that knows only what 1.x writes.
             result["skipped"] = f"{type(error).__name__}: {error}"
         (home / VERDICT).write_text(json.dumps(result))
 

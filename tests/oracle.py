@@ -50,6 +50,8 @@ TOLERANCE = 1e-4
 #: Of this share of the records a search may miss some in a sound index: HNSW is approximate.
 RECALL = 0.05
 SAMPLE = 16
+#: What 0.6 says where a search arrives at fewer elements than were asked for.
+TOO_FEW = "contigious 2D array"
 
 
 class Kind(StrEnum):
@@ -702,7 +704,8 @@ class Oracle:
                     at = event["begin"]
                     continue
                 if "error" in event:
-                    case.report(Kind.ERROR, f"{phase}/{event['end']}", event["error"])
+                    kind = Kind.UNFOUND if TOO_FEW in event["error"] else Kind.ERROR
+                    case.report(kind, f"{phase}/{event['end']}", event["error"])
                 else:
                     case.take(phase, event["end"], event["found"])
                 at = f"after {at}"

@@ -97,8 +97,8 @@ def _settings(database: Database, schema: Schema) -> Iterator[str]:
         for what, value in (("config_json_str", configured), ("schema_str", described)):
             if value is not None and not _is_object(value):
                 yield f"{where} has a {what} that is no JSON object"
-        if described == b"{}":
-            yield f"{where} has an empty schema"
+        if described == b"{}" or (configured == b"{}" and not schema.integer_watermarks):
+            yield f"{where} has empty settings"
         if "schema_str" in have and (configured, described) == LOST and distance is not None:
             yield f"{where} has lost its settings, and was made for {text(distance)}"
     try:
