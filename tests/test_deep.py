@@ -1,0 +1,76 @@
+"""Each check of level deep is what finds its findings: without it, a store that has them passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from stores import unpack
+
+import hnswcheck
+from hnswcheck.checks.vectors import VectorFaults
+from hnswcheck.levels import deep
+
+AUDIT = "hnswcheck.audit"
+
+
+def nothing(*_: object) -> Iterator[object]:
+    return iter(())
+
+
+#: Where each check is called, what finds nothing in its place, and a store of which it tells.
+CHECKS = {
+    "check_reach": ("elements-unreachable", "1.5.9-many-levels"),
+    "check_engine": ("searches-miss", "1.5.9-many-levels"),
+    "_check_log": ("vector-differs-from-wal", "1.5.9-damaged-vector-not-logged"),
+}
+
+
+def found(store: Path) -> set[str]:
+    return {one.id for one in hnswcheck.audit(store, "deep").findings}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_without_a_check_its_finding_is_not_made(
+    check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding, name = CHECKS[check]
+    store = unpack(name, tmp_path)
+    assert finding in found(store)
+    monkeypatch.setattr(deep, check, nothing)
+    assert finding not in found(store)
+
+
+@pytest.mark.parametrize(
+    ("finding", "name"),
+    [
+        ("vector-not-finite", "1.5.9-damaged-vector-no-number"),
+        ("vector-not-normalised", "1.5.9-damaged-vector-too-long"),
+        ("norm-invalid", "1.5.9-damaged-norms-zeroed"),
+    ],
+)
+def test_without_a_look_at_the_vectors_nothing_is_said_of_them(
+    finding: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = unpack(name, tmp_path)
+    assert finding in found(store)
+    monkeypatch.setattr(VectorFaults, "_add", lambda *_: None)
+    assert finding not in found(store)
+
+
+@pytest.mark.parametrize(
+    ("check", "name"),
+    [
+        ("PRAGMA integrity_check", "1.5.9-damaged-sqlite-other-index-garbage"),
+        ("VALUES ('integrity-check')", "0.6.3-damaged-search-index-behind"),
+    ],
+)
+def test_each_check_of_sqlite_finds_what_the_other_does_not(
+    check: str, name: str, tmp_path: Path
+) -> None:
+    (store,) = hnswcheck.audit(unpack(name, tmp_path), "deep").stores
+    assert [one.id for one in store.findings] == ["sqlite-damaged"]
+    assert store.verdict == "damaged"
+    says = " ".join(store.findings[0].sample)
+    assert ("embedding_fulltext_search" in says) == (check != "PRAGMA integrity_check")
