@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from compileall import compile_dir
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,6 +98,7 @@ NOTHING = Result(name="")
 def main() -> int:
     """Measure each size and print one table for it; 1 if a contender failed."""
     options = parse_options()
+    compile_dir(ROOT / "hnswcheck", quiet=1)  # as pip does when it installs
     chroma_version = probe_chroma(options.chroma_python)
     print_surroundings(chroma_version)
     failed = False
