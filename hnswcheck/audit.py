@@ -22,16 +22,10 @@ from hnswcheck.disk.catalog import (
     read_collections,
     read_schema,
 )
+from hnswcheck.disk.database import DATABASE
 from hnswcheck.disk.segment import open_segment
 from hnswcheck.disk.text import path_text
-from hnswcheck.disk.view import (
-    DATABASE,
-    CopyOutdated,
-    FileState,
-    StoreView,
-    list_directory,
-    open_store,
-)
+from hnswcheck.disk.view import CopyOutdated, FileState, StoreView, list_directory, open_store
 from hnswcheck.errors import (
     HnswcheckError,
     RecordsMoved,
@@ -155,9 +149,9 @@ def _audit(
         with open_store(directory) as view:
             try:
                 return _Audit(view, level, Sampler(all_ids), progress).run(collections)
-            except CopyOutdated:
+            except CopyOutdated as error:
                 if time.monotonic() > until:
-                    raise
+                    raise StoreChanged(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +201,6 @@ class _Audit:
                 findings += self._check_catalogue(schema)
                 reports = self._judge_all(selected, schema)
             findings += self._check_sqlite()
-        except CopyOutdated:
-            raise
         except HnswcheckError as error:
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
@@ -287,8 +279,6 @@ class _Audit:
             if self.view.moment(folders) == before:  # nobody writes: the table contradicts itself
                 raise SqliteDamaged("table embeddings and its index disagree") from error
             return None
-        except CopyOutdated:
-            raise
         except StoreChanged:
             return None
 
@@ -299,8 +289,6 @@ class _Audit:
         while True:
             try:
                 return self._judge_alone(collection, schema, until)
-            except CopyOutdated:
-                raise
             except StoreChanged:
                 if time.monotonic() + pause > until:
                     break

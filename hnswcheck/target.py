@@ -17,9 +17,10 @@ from hnswcheck.disk.catalog import (
     read_record_ids,
     read_watermarks,
 )
+from hnswcheck.disk.database import Database
 from hnswcheck.disk.segment import Peek, SegmentFolder, peek_id_map
 from hnswcheck.disk.strings import Strings
-from hnswcheck.disk.view import Database, StoreView
+from hnswcheck.disk.view import StoreView
 from hnswcheck.disk.wal import WalRow, highest_seq_id, read_wal, read_wal_summary
 from hnswcheck.errors import StoreUnreadable
 from hnswcheck.findings import REGISTRY

@@ -25,7 +25,7 @@ from stores import LAGGING, WAL_MODES, environment, run, unpack
 
 import hnswcheck
 from hnswcheck import Report, apart
-from hnswcheck.disk import view
+from hnswcheck.disk import database
 
 SECONDS_BESIDE_A_WRITER = 8.0
 SECONDS_BESIDE_A_PAUSED_WRITER = 5.0
@@ -215,7 +215,7 @@ def undeniable(store: Path, level: str) -> Iterator[str]:
 def test_a_writer_that_is_paused_anywhere_does_not_upset_an_audit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "BUSY_SECONDS", 0.2)  # a stopped writer keeps its locks
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)  # a stopped writer keeps its locks
     draw = random.Random(SEED)
     seen: Counter[str] = Counter()
     store = tmp_path / "store"

@@ -14,7 +14,7 @@ import pytest
 from synthetic import CollectionSpec, Op, Segment, Skeleton, WalRow, write_store
 
 import hnswcheck
-from hnswcheck.disk.view import Database, Row
+from hnswcheck.disk.database import Database, Row
 
 FEW, MANY = 20, 2000
 SECONDS = 20.0

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from hnswcheck.disk.catalog import Schema
+from hnswcheck.disk.database import Database, Row
 from hnswcheck.disk.text import text
-from hnswcheck.disk.view import Database, Row
 from hnswcheck.errors import SchemaUnknown
 
 NEEDED_TABLES = ("collection_metadata", "embedding_metadata", "segment_metadata")

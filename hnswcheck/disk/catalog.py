@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from hnswcheck.disk.database import Database, Row, TooLarge
 from hnswcheck.disk.strings import Strings
 from hnswcheck.disk.text import text
-from hnswcheck.disk.view import Database, Row, TooLarge
 from hnswcheck.errors import NotAChromaStore, RecordsMoved, SchemaUnknown, SqliteDamaged
 
 #: The newest migration of each directory that this version knows.

@@ -269,8 +269,3 @@ class _Parser:
         wrong = None if typed.all() else int(tokens.start[names[~typed][0]])
         ids = Strings(tokens.data, starts[typed], lengths[typed])
         return Pairs(ids, labels[typed]), wrong
-
-
-def read_total_elements_added(head: bytes) -> int | None:
-    """The label counter from the first :data:`HEAD_BYTES` of a pickle, if it can be read there."""
-    return decode_id_map(head).total_elements_added

@@ -9,38 +9,28 @@ even readers create a ``-shm`` file.
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import stat
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, repeat
-from operator import length_hint
 from pathlib import Path
 
+from hnswcheck.disk.database import DATABASE, Database, NeedsCopy, connect
 from hnswcheck.disk.scratch import scratch_directory
 from hnswcheck.errors import (
-    HnswcheckError,
     NotAChromaStore,
-    SchemaUnknown,
-    SqliteBusy,
     SqliteDamaged,
     StoreChanged,
     StoreNotFound,
     StoreUnreadable,
 )
 
-DATABASE = "chroma.sqlite3"
 #: Files that sqlite keeps beside a database and that belong to its content.
 COMPANIONS = ("", "-journal", "-wal")
 SQLITE_MAGIC = b"SQLite format 3\x00"
 WAL_MODE_AT, WAL_MODE = 18, 2
 
-BUSY_SECONDS = 5.0
-SNAPSHOT_SECONDS = 2.0
-INTERRUPT_SECONDS = 0.05
 COPY_TRIES = 5
 #: A writer's journal lives as long as its transaction; one that stays is a dead writer's.
 JOURNAL_SECONDS, JOURNAL_POLL_SECONDS = 0.5, 0.005
@@ -48,14 +38,6 @@ JOURNAL_SECONDS, JOURNAL_POLL_SECONDS = 0.5, 0.005
 #: it: kernels stamp files with a clock that ticks every few milliseconds.
 CLOCK_TICK_NS = 50_000_000
 SETTLE_TRIES = 5
-
-#: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
-#: Only a database whose pages run in circles needs more.
-OPS_PER_CALLBACK = 1_000_000
-OPS_FIXED = 50_000_000
-OPS_PER_BYTE = 10
-
-Row = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,116 +102,8 @@ def unreadable(path: Path, error: OSError) -> StoreUnreadable:
     return StoreUnreadable(f"{path}: {error.strerror or error}")
 
 
-class Database:
-    """chroma.sqlite3, read one short statement at a time so that no writer has to wait long.
-
-    Text comes back as bytes: what is in there need not be UTF-8.
-    """
-
-    def __init__(self, connection: sqlite3.Connection, size: int) -> None:
-        self._connection = connection
-        self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
-        self._deadline: float | None = None
-        connection.text_factory = bytes
-        for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
-            self.rows(f"PRAGMA {pragma}")
-
-    def _too_long(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
-
-    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """All rows of a statement, in a read transaction of its own.
-
-        Raises:
-            SqliteBusy, SqliteDamaged, SchemaUnknown, NotAChromaStore, StoreUnreadable.
-            StoreChanged: within a snapshot, when it would take too long.
-        """
-        allowed = repeat(False, self._budget)
-        # No Python runs within a statement: what a signal handler raised there would be lost.
-        stop = chain(allowed, repeat(True)).__next__
-        self._connection.set_progress_handler(stop, OPS_PER_CALLBACK)
-        try:
-            if self._too_long():
-                raise sqlite3.OperationalError("interrupted")
-            return self._connection.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
-            if self._too_long() and length_hint(allowed):
-                raise StoreChanged("reading on would have kept a writer waiting") from error
-            raise _translated(error) from error
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Let all reads within see one moment.
-
-        A writer has to wait meanwhile; chromadb 1.x gives up after 5 s, so this does before.
-
-        Raises:
-            StoreChanged: the reads took longer than :data:`SNAPSHOT_SECONDS`.
-        """
-        self.rows("BEGIN")
-        self._deadline = time.monotonic() + SNAPSHOT_SECONDS
-        over = threading.Event()
-        clock = threading.Thread(target=self._interrupt_when_too_long, args=(over,), daemon=True)
-        clock.start()
-        try:
-            yield
-        finally:
-            over.set()
-            clock.join()
-            self._deadline = None
-            self.rows("COMMIT")
-
-    def _interrupt_when_too_long(self, over: threading.Event) -> None:
-        wait = SNAPSHOT_SECONDS
-        with suppress(sqlite3.ProgrammingError):  # closed, where a signal cut the end short
-            while not over.wait(wait):
-                self._connection.interrupt()
-                wait = INTERRUPT_SECONDS
-
-    def version(self) -> object:
-        """Changes whenever another connection commits."""
-        return self.rows("PRAGMA data_version")[0][0]
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-class CopyOutdated(StoreChanged):
-    """The copy that is read is no longer what the store holds."""
-
-
-class _NeedsCopy(StoreChanged):
-    """sqlite would have to write before it could read."""
-
-
-class TooLarge(SqliteDamaged):
-    """A value is larger than sqlite can return."""
-
-
-def _code(error: sqlite3.Error) -> int | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-def _translated(error: sqlite3.Error) -> HnswcheckError:
-    text = f"{DATABASE}: {error}"
-    match _code(error):
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return SqliteBusy(f"{DATABASE} stayed locked by another process")
-        case sqlite3.SQLITE_TOOBIG:
-            return TooLarge(text)
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_FORMAT:
-            return SqliteDamaged(text)
-        case sqlite3.SQLITE_INTERRUPT:
-            return SqliteDamaged(f"{DATABASE}: its pages run in circles")
-        case sqlite3.SQLITE_NOTADB:
-            return NotAChromaStore(f"{DATABASE} is not a sqlite database")
-        case sqlite3.SQLITE_READONLY:
-            return _NeedsCopy(text)
-        case sqlite3.SQLITE_ERROR:
-            return SchemaUnknown(text)
-        case _:
-            return StoreUnreadable(text)
+class CopyOutdated(Exception):
+    """The copy that is read is no longer what the store holds: everything has to be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +133,7 @@ class StoreView:
 
         Raises:
             StoreChanged: they are being written at this instant, and go on being written.
+            CopyOutdated: what is read is a copy, and the store was written.
         """
         return self._settled(folders, with_database=True), self.database.version()
 
@@ -330,15 +205,15 @@ def open_store(path: Path) -> Iterator[StoreView]:
         copied = False
         try:
             if _is_wal_mode(database) or _has_wal(path) or _has_lasting_journal(path):
-                raise _NeedsCopy(f"{DATABASE} cannot be read in place")
-            connection = _connect(database, "ro")
+                raise NeedsCopy(f"{DATABASE} cannot be read in place")
+            connection = connect(database, "ro")
             stack.callback(connection.close)
             connection.rows("SELECT count(*) FROM sqlite_master")
-        except _NeedsCopy:
+        except NeedsCopy:
             stack.close()
             copied = True
             copy, opened = _copy_database(path, stack)
-            connection = _connect(copy, "rw")
+            connection = connect(copy, "rw")
             stack.callback(connection.close)
         yield StoreView(path, connection, opened, copied)
 
@@ -415,17 +290,6 @@ def _has_lasting_journal(root: Path) -> bool:
             return True
         time.sleep(JOURNAL_POLL_SECONDS)
     return False
-
-
-def _connect(database: Path, mode: str) -> Database:
-    uri = f"{database.absolute().as_uri()}?mode={mode}"
-    try:
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        return Database(connection, database.stat().st_size)
-    except sqlite3.Error as error:
-        raise _translated(error) from error
 
 
 def _database_states(root: Path) -> DatabaseStates:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hnswcheck.disk.catalog import LARGEST_SEQ_ID, PAGE_RECORDS, integer
+from hnswcheck.disk.database import Database
 from hnswcheck.disk.text import text
-from hnswcheck.disk.view import Database
 
 PAGE_WAL_ROWS = 1 << 14
 PAGE_VECTORS = 1 << 9

@@ -11,6 +11,7 @@ from hnswcheck.checks.engine import NotAsked, check_engine, engine_is_there
 from hnswcheck.checks.reach import Graph, check_reach
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.vectors import Floats, VectorFaults, differs, faulty_places, rows_in_index
+from hnswcheck.disk.database import Database
 from hnswcheck.disk.header import Header
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels
@@ -19,7 +20,6 @@ from hnswcheck.disk.links import LinkLists
 from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, Advance, SegmentFolder
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.text import text
-from hnswcheck.disk.view import Database
 from hnswcheck.disk.wal import is_complete, read_wal_vectors
 from hnswcheck.errors import FormatError, StoreChanged
 from hnswcheck.levels.standard import standard

@@ -1,0 +1,163 @@
+"""chroma.sqlite3, read in short statements that always end, with errors of our own kind."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, repeat
+from operator import length_hint
+from pathlib import Path
+
+from hnswcheck.errors import (
+    HnswcheckError,
+    NotAChromaStore,
+    SchemaUnknown,
+    SqliteBusy,
+    SqliteDamaged,
+    StoreChanged,
+    StoreUnreadable,
+)
+
+DATABASE = "chroma.sqlite3"
+
+BUSY_SECONDS = 5.0
+SNAPSHOT_SECONDS = 2.0
+INTERRUPT_SECONDS = 0.05
+
+#: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
+#: Only a database whose pages run in circles needs more.
+OPS_PER_CALLBACK = 1_000_000
+OPS_FIXED = 50_000_000
+OPS_PER_BYTE = 10
+
+Row = tuple[object, ...]
+
+
+class Database:
+    """chroma.sqlite3, read one short statement at a time so that no writer has to wait long.
+
+    Text comes back as bytes: what is in there need not be UTF-8.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, size: int) -> None:
+        self._connection = connection
+        self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
+        self._deadline: float | None = None
+        connection.text_factory = bytes
+        for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
+            self.rows(f"PRAGMA {pragma}")
+
+    def _too_long(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """All rows of a statement, in a read transaction of its own.
+
+        Raises:
+            SqliteBusy, SqliteDamaged, SchemaUnknown, NotAChromaStore, StoreUnreadable.
+            StoreChanged: within a snapshot, when it would take too long.
+        """
+        allowed = repeat(False, self._budget)
+        # No Python runs within a statement: what a signal handler raised there would be lost.
+        stop = chain(allowed, repeat(True)).__next__
+        self._connection.set_progress_handler(stop, OPS_PER_CALLBACK)
+        try:
+            if self._too_long():
+                raise sqlite3.OperationalError("interrupted")
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            if self._too_long() and length_hint(allowed):
+                raise StoreChanged("reading on would have kept a writer waiting") from error
+            raise _translated(error) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads within see one moment.
+
+        A writer has to wait meanwhile; chromadb 1.x gives up after 5 s, so this does before.
+
+        Raises:
+            StoreChanged: the reads took longer than :data:`SNAPSHOT_SECONDS`.
+        """
+        self.rows("BEGIN")
+        self._deadline = time.monotonic() + SNAPSHOT_SECONDS
+        over = threading.Event()
+        clock = threading.Thread(target=self._interrupt_when_too_long, args=(over,), daemon=True)
+        clock.start()
+        try:
+            yield
+        finally:
+            over.set()
+            clock.join()
+            self._deadline = None
+            self.rows("COMMIT")
+
+    def _interrupt_when_too_long(self, over: threading.Event) -> None:
+        wait = SNAPSHOT_SECONDS
+        with suppress(sqlite3.ProgrammingError):  # closed, where a signal cut the end short
+            while not over.wait(wait):
+                self._connection.interrupt()
+                wait = INTERRUPT_SECONDS
+
+    def version(self) -> object:
+        """Changes whenever another connection commits."""
+        return self.rows("PRAGMA data_version")[0][0]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class NeedsCopy(StoreChanged):
+    """sqlite would have to write before it could read."""
+
+
+class TooLarge(SqliteDamaged):
+    """A value is larger than sqlite can return."""
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _translated(error: sqlite3.Error) -> HnswcheckError:
+    text = f"{DATABASE}: {error}"
+    match _code(error):
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return SqliteBusy(f"{DATABASE} stayed locked by another process")
+        case sqlite3.SQLITE_TOOBIG:
+            return TooLarge(text)
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_FORMAT:
+            return SqliteDamaged(text)
+        case sqlite3.SQLITE_INTERRUPT:
+            return SqliteDamaged(f"{DATABASE}: its pages run in circles")
+        case sqlite3.SQLITE_NOTADB:
+            return NotAChromaStore(f"{DATABASE} is not a sqlite database")
+        case sqlite3.SQLITE_READONLY:
+            return NeedsCopy(text)
+        case sqlite3.SQLITE_ERROR:
+            return SchemaUnknown(text)
+        case _:
+            return StoreUnreadable(text)
+
+
+def connect(database: Path, mode: str) -> Database:
+    """Open a database file.
+
+    Args:
+        mode: "ro", or "rw" for a copy whose journal sqlite may have to roll back.
+
+    Raises:
+        HnswcheckError: sqlite cannot open it.
+    """
+    uri = f"{database.absolute().as_uri()}?mode={mode}"
+    try:
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        return Database(connection, database.stat().st_size)
+    except sqlite3.Error as error:
+        raise _translated(error) from error
