@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -19,6 +19,7 @@ from hnswcheck.apart import exit_when_told
 from hnswcheck.audit import audit as run_audit
 from hnswcheck.audit import failed
 from hnswcheck.demo import unpacked_demo
+from hnswcheck.disk.text import path_text
 from hnswcheck.errors import HnswcheckError, OutputFailed, UsageError
 from hnswcheck.findings import REGISTRY, SEVERITIES, Kind, Severity
 from hnswcheck.output import text
@@ -168,24 +169,24 @@ def _deliver(report: Report, format: Format, quiet: bool, output: Path | None) -
         terminal = sys.stdout is not None and sys.stdout.isatty()
         emit(_rendered(report, format, quiet, colours=terminal))
     else:
-        _write(output, _rendered(report, format, quiet, colours=False))
+        with _writing(output):
+            output.write_text(_rendered(report, format, quiet, colours=False), encoding="utf-8")
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror or error}") from error
 
 
 def _try_to_write(output: Path) -> None:
-    try:
+    with _writing(output):
         new = not output.exists()
         output.open("a").close()
         if new:
             output.unlink()
-    except OSError as error:
-        raise UsageError(f"{output}: {error.strerror or error}") from error
-
-
-def _write(output: Path, page: str) -> None:
-    try:
-        output.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{output}: {error.strerror or error}") from error
 
 
 def _rendered(report: Report, format: Format, quiet: bool, colours: bool) -> str:
@@ -265,11 +266,7 @@ def demo() -> None:
 
 def complain(message: str) -> None:
     """One line on stderr."""
-    line = text.visible(
-        " ".join(message.split())
-        .encode("utf-8", "surrogateescape")
-        .decode("utf-8", "backslashreplace")
-    )
+    line = text.visible(path_text(" ".join(message.split())))
     with suppress(OSError, AttributeError):  # stderr is closed or full: nobody listens
         sys.stderr.write(f"hnswcheck: {line}\n")
         sys.stderr.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
@@ -15,4 +14,4 @@ def text(value: object) -> str:
 
 def path_text(path: Path | str) -> str:
     """A path, or a message that holds one, as str without lone surrogates."""
-    return text(os.fsencode(path))
+    return text(str(path).encode("utf-8", "surrogateescape"))
