@@ -14,7 +14,7 @@ import pytest
 from stores import REPOSITORY, SOUND, WAL_MODES, corpus_answers, unpack
 
 from hnswcheck import HnswcheckError, audit
-from hnswcheck.disk import view
+from hnswcheck.disk import database
 from hnswcheck.findings import _KINDS, REGISTRY
 
 #: 3-verdicts.md; the engine's answers have no names there.
@@ -159,7 +159,7 @@ NOT_IN_THE_CORPUS: dict[str, tuple[Callable[[Path], set[str]], str]] = {
 def test_what_no_fixture_has_is_produced(
     id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(view, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
     make, _ = NOT_IN_THE_CORPUS[id]
     assert id in make(tmp_path)
 
