@@ -109,8 +109,8 @@ def is_complete(database: Database) -> bool:
     return count == last
 
 
-def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[tuple[int, bytes]]:
-    """(seq_id, vector) of some rows, in order, a page at a time."""
+def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[dict[int, bytes]]:
+    """The vectors of some rows by seq_id, a page of the table at a time."""
     last, end = min(seq_ids, default=1) - 1, max(seq_ids, default=0)
     while last < end:
         page = database.rows(
@@ -118,10 +118,9 @@ def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[
             " ORDER BY seq_id LIMIT ?",
             (last, end, PAGE_VECTORS),
         )
-        for seq_id, vector in page:
-            last = integer(seq_id, "embeddings_queue.seq_id")
-            if last in seq_ids and isinstance(vector, bytes):
-                yield last, vector
+        vectors = {integer(seq_id, "embeddings_queue.seq_id"): vector for seq_id, vector in page}
+        yield {at: v for at, v in vectors.items() if at in seq_ids and isinstance(v, bytes)}
+        last = max(vectors, default=last)
         if len(page) < PAGE_VECTORS:
             break
 

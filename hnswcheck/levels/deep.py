@@ -73,11 +73,13 @@ def _check(
     faults = VectorFaults(norms)
     elements, links, findings = _walk(folder, header, faults, advance)
     yield from findings
-    id_map = folder.read_id_map()
-    for kind, faulty in faulty_places(faults):
+    places = list(faulty_places(faults))
+    expected = _rows_in_index(target, database)
+    id_map = folder.read_id_map() if places or expected else None
+    for kind, faulty in places:
         yield finding(kind, len(faulty), sampler.places(_names(faulty, elements, id_map)))
     if id_map is not None and id_map.problem is None:
-        yield from _check_log(target, folder, header, elements, id_map, norms, database, sampler)
+        yield from _check_log(folder, header, elements, id_map, expected, norms, database, sampler)
     del id_map
     if links is None:
         return
@@ -126,34 +128,36 @@ def _names(faulty: list[int], elements: Elements, id_map: IdMap | None) -> Itera
             yield f"label {label}"
 
 
+def _rows_in_index(target: Target, database: Database) -> dict[bytes, int]:
+    """For each id whose vector must be that of a row of the log, the row's seq_id."""
+    if not target.start_known:
+        return {}
+    return rows_in_index(target.read_all_wal(), target.start, is_complete(database))
+
+
 def _check_log(
-    target: Target,
     folder: SegmentFolder,
     header: Header,
     elements: Elements,
     id_map: IdMap,
+    expected: dict[bytes, int],
     norms: Floats | None,
     database: Database,
     sampler: Sampler,
 ) -> Iterator[Finding]:
     """Vectors of which the log still has the row that wrote them."""
-    if not target.start_known:
-        return
-    rows = target.read_all_wal()
-    expected = rows_in_index(rows, target.start, is_complete(database))
     indexed = find(expected, id_map.id_to_label.ids)
-    ids = list(indexed)
     labels = id_map.id_to_label.labels[list(indexed.values())].astype(np.uint64)
-    element = find_labels(elements.labels, labels)
-    place = {expected[i]: (i, e) for i, e in zip(ids, element.tolist(), strict=True) if e >= 0}
+    found = zip(indexed, find_labels(elements.labels, labels).tolist(), strict=True)
+    place = {expected[i]: (i, e) for i, e in found if e >= 0 and not elements.tombstoned[e]}
     wrong: list[bytes] = []
-    for seq_id, logged in read_wal_vectors(database, place.keys()):
-        record, at = place[seq_id]
-        if elements.tombstoned[at] or len(logged) != 4 * header.dimension:
-            continue
-        (stored,) = read_vectors(folder.path / LEVEL0, header, np.array([at]))
-        norm = None if norms is None else float(norms[at])
-        if differs(stored, norm, np.frombuffer(logged, "<f4")):
-            wrong.append(record)
+    for page in read_wal_vectors(database, place.keys()):
+        logged = [(*place[row], v) for row, v in page.items() if len(v) == 4 * header.dimension]
+        at = np.array([element for _, element, _ in logged], np.int64)
+        vectors = read_vectors(folder.path / LEVEL0, header, at)
+        for (record, element, vector), stored in zip(logged, vectors, strict=True):
+            norm = None if norms is None else float(norms[element])
+            if differs(stored, norm, np.frombuffer(vector, "<f4")):
+                wrong.append(record)
     if wrong:
         yield finding("vector-differs-from-wal", len(wrong), sampler.bytes(wrong))
