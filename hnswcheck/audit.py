@@ -24,6 +24,7 @@ from hnswcheck.disk.catalog import (
 )
 from hnswcheck.disk.database import DATABASE
 from hnswcheck.disk.segment import open_segment
+from hnswcheck.disk.surroundings import read_surroundings
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import CopyOutdated, FileState, StoreView, list_directory, open_store
 from hnswcheck.errors import (
@@ -226,7 +227,8 @@ class _Audit:
     def _check_catalogue(self, schema: Schema) -> Iterator[Finding]:
         def read() -> list[str]:
             with self.view.database.snapshot():
-                return list(catalogue_faults(self.view.database, schema))
+                found = read_surroundings(self.view.database, schema)
+            return list(catalogue_faults(found, schema))
 
         faults = read()
         if faults:

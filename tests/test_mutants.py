@@ -89,13 +89,6 @@ UNTELLABLE: dict[str, tuple[str, ...]] = {
 
 #: Mutants that no store of the corpus tells from the original, by the store that would.
 NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
-    "0.4 before there were databases, or without their table: nothing": (
-        "checks.catalogue._homes: never 'databases' not in schema.columns or"
-        " 'database_id' not in schema.columns['collections']",
-        "checks.catalogue._homes: 'databases' not in schema.columns or 'database_id'"
-        " not in schema.columns['collections'] -> 'databases' not in schema.columns"
-        " and 'database_id' not in schema.columns['collections']",
-    ),
     "a collection with a name that is not UTF-8: catalogue-invalid": (
         "checks.catalogue._is_text: isinstance(value, bytes) and value.decode() is"
         " not None -> isinstance(value, bytes) or value.decode() is not None",

@@ -67,6 +67,22 @@ class Schema:
         """Whether ``max_seq_id`` holds INTEGER; migration 5 of metadb made it so."""
         return self.migrations.get("metadb", 0) >= 5
 
+    @property
+    def has_databases(self) -> bool:
+        """Whether collections live in databases, and these in tenants."""
+        return "databases" in self.columns and "database_id" in self.columns["collections"]
+
+    @property
+    def has_schemas(self) -> bool:
+        """Whether collections have a ``schema_str``."""
+        return "schema_str" in self.columns["collections"]
+
+    @property
+    def settings_columns(self) -> tuple[str, str]:
+        """Where collections keep their settings, old form and new; NULL where there is none."""
+        config = "config_json_str" in self.columns["collections"]
+        return "config_json_str" if config else "NULL", "schema_str" if self.has_schemas else "NULL"
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
@@ -198,15 +214,12 @@ def read_collections(
 
 
 def _collections_query(schema: Schema) -> str:
-    have = schema.columns["collections"]
-    config = "config_json_str" if "config_json_str" in have else "NULL"
-    schema_text = "schema_str" if "schema_str" in have else "NULL"
-    if "databases" in schema.columns and "database_id" in have:
+    if schema.has_databases:
         join = "LEFT JOIN databases d ON d.id = c.database_id"
         names = "d.tenant_id, d.name"
     else:
         join, names = "", "NULL, NULL"
-    columns = f"c.id, c.name, c.dimension, {names}, {config}, {schema_text}"
+    columns = ", ".join(("c.id", "c.name", "c.dimension", names, *schema.settings_columns))
     only = "?1 IS NULL OR c.id = CAST(?1 AS TEXT)"
     return f"SELECT {columns} FROM collections c {join} WHERE {only}"
 
