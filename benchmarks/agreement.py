@@ -31,9 +31,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -243,24 +242,14 @@ def logged(store: Path, collection: Mapping[str, Any]) -> set[str]:
         " JOIN max_seq_id m ON m.segment_id = s.id"
         " WHERE c.name = ? AND q.seq_id <= m.seq_id AND q.vector IS NOT NULL"
     )
-    with database_of(store) as database:
+    with oracle.copied_database(store) as database:
         return {record for (record,) in database.execute(query, [collection["collection"]])}
-
-
-@contextmanager
-def database_of(store: Path) -> Iterator[sqlite3.Connection]:
-    """A copy of a store's database."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for path in store.glob("chroma.sqlite3*"):
-            shutil.copyfile(path, Path(scratch, path.name))
-        with closing(sqlite3.connect(Path(scratch, "chroma.sqlite3"))) as database:
-            yield database
 
 
 def confirmed(errors: set[str], store: Path) -> bool:
     """Whether each error breaks a rule that the engine did not run into here."""
     if "sqlite-damaged" in errors:
-        with database_of(store) as database:
+        with oracle.copied_database(store) as database:
             try:
                 if database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]:
                     return False

@@ -453,14 +453,18 @@ def subjects(store: Path) -> list[Subject]:
         " FROM collections c JOIN databases d ON d.id = c.database_id"
         " LEFT JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' ORDER BY c.rowid"
     )
+    with copied_database(store) as database:
+        return [Subject(*row) for row in database.execute(query)]
+
+
+@contextmanager
+def copied_database(store: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a copy: opening a database can roll it back or move its -wal into it."""
     with TemporaryDirectory() as scratch:
         for path in store.glob("chroma.sqlite3*"):
             shutil.copyfile(path, Path(scratch, path.name))
         with closing(sqlite3.connect(Path(scratch, "chroma.sqlite3"))) as database:
-            return [
-                Subject(tenant, space, name, segment, dimension)
-                for tenant, space, name, segment, dimension in database.execute(query)
-            ]
+            yield database
 
 
 #: What else stands before a number in an id map.
