@@ -34,8 +34,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 Vector = Sequence[float]
 #: What a record's vector must be, given its id and metadata, then what it was before; empty where
@@ -204,17 +203,6 @@ class Engine:
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def serve() -> None:
@@ -725,17 +713,6 @@ class Oracle:
     def close(self) -> None:
         self.engine.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def main() -> None:
     """``engine``: serve jobs. ``examine JOB``: one of them. Else: judge the stores named."""
@@ -745,7 +722,7 @@ def main() -> None:
         case ["examine", job]:
             Examination(json.loads(job)).run()
         case [python, *stores]:
-            with Oracle(python) as oracle:
+            with closing(Oracle(python)) as oracle:
                 for store in stores:
                     for judgement in oracle.judge_store(Path(store)):
                         print(f"{store}: {judgement} [{judgement.seconds:.1f} s]")
