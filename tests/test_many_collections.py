@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,25 +87,31 @@ class Audited:
     seconds: float
 
 
-@pytest.fixture(scope="module")
-def audited(level: str, stores: dict[int, Path]) -> Iterator[dict[int, Audited]]:
-    """Each store audited, by its number of collections."""
-    seen: list[str] = []
+@contextmanager
+def statements_counted() -> Iterator[Counter[str]]:
+    """What sqlite is asked within, and how often."""
+    statements: Counter[str] = Counter()
     rows = Database.rows
 
     def counted(self: Database, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        seen.append(re.sub(r"\s+", " ", sql))
+        statements[re.sub(r"\s+", " ", sql)] += 1
         return rows(self, sql, parameters)
 
-    results = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Database, "rows", counted)
-        for count, store in stores.items():
-            seen.clear()
-            started = time.monotonic()
+        yield statements
+
+
+@pytest.fixture(scope="module")
+def audited(level: str, stores: dict[int, Path]) -> dict[int, Audited]:
+    """Each store audited, by its number of collections."""
+    results = {}
+    for count, store in stores.items():
+        started = time.monotonic()
+        with statements_counted() as statements:
             report = hnswcheck.audit(store, level)
-            results[count] = Audited(report, Counter(seen), time.monotonic() - started)
-        yield results
+        results[count] = Audited(report, statements, time.monotonic() - started)
+    return results
 
 
 def test_the_number_of_statements_does_not_grow(audited: dict[int, Audited]) -> None:
@@ -145,15 +152,7 @@ def test_many_damaged_ones_share_one_reading_of_the_log(tmp_path: Path) -> None:
         for one in written:
             if one.folder.exists():
                 shutil.rmtree(one.folder)
-        seen: Counter[str] = Counter()
-        rows = Database.rows
-
-        def counted(self: Database, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-            seen[sql] += 1
-            return rows(self, sql, parameters)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Database, "rows", counted)
+        with statements_counted() as seen:
             (store,) = hnswcheck.audit(tmp_path / str(count)).stores
         bad = [s for s in store.segments if s.status == "corrupt"]
         assert len(bad) == count // 2  # the others were never flushed
