@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.spawn import get_executable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 from hnswcheck.errors import HnswcheckError, StoreUnreadable
+
+T = TypeVar("T")
 
 DESCRIPTORS = Path("/dev/fd")
 CHILD = """
@@ -30,10 +32,20 @@ from hnswcheck.apart import answer
 answer()
 """
 
-Progress = Callable[[int, int, str], None]
 FileKey = tuple[int, int]
 
 PATIENCE_SECONDS = 5.0
+
+
+class Progress(Protocol):
+    """Told how far a reading is; both numbers are bytes, the total an estimate."""
+
+    def __call__(self, done: int, total: int, what: str) -> None: ...
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """No progress shown."""
+
 
 _ours: set[FileKey] = set()
 _ours_lock = threading.Lock()
@@ -59,6 +71,21 @@ def sole_use(path: Path) -> Iterator[bool]:
     finally:
         if sole:
             _ours.discard(key)
+
+
+def alone(
+    path: Path, function: Callable[..., T], arguments: Sequence[object], progress: Progress
+) -> T:
+    """``function(*arguments, progress=progress)``, here if :func:`sole_use` allows, else apart.
+
+    Raises:
+        HnswcheckError: what the function raised.
+        StoreUnreadable: no other process could be started, or it died.
+    """
+    with sole_use(path) as sole:
+        if sole:
+            return function(*arguments, progress=progress)
+        return cast(T, call_apart(function, arguments, None if progress is silent else progress))
 
 
 def _key(path: Path) -> FileKey | None:

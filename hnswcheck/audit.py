@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Protocol
 
-from hnswcheck.apart import call_apart, sole_use
+from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.checks.catalogue import catalogue_faults
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.sqlite import sqlite_faults
@@ -58,16 +58,6 @@ PATIENCE_SECONDS, PAUSE_SECONDS = 8.0, 0.05
 REST_SECONDS = 1.0
 
 
-class Progress(Protocol):
-    """Told how far an audit is; both numbers are bytes, the total an estimate."""
-
-    def __call__(self, done: int, total: int, what: str) -> None: ...
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """No progress shown."""
-
-
 def audit(
     path: str | os.PathLike[str],
     level: Level | str = Level.STANDARD,
@@ -102,29 +92,53 @@ def audit(
         ...
         hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
     """
-    started = time.monotonic()
-    if collections is not None:
-        collections = [collections] if isinstance(collections, str) else list(collections)
-        if not collections:
-            raise UsageError("an empty list of collections: nothing to audit")
+    question = Question.of(path, level, collections, all_ids)
+    with naming(path):
+        return Report((alone(question.directory / DATABASE, examine, (question,), progress),))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an audit is asked."""
+
+    directory: Path
+    level: Level = Level.STANDARD
+    collections: tuple[str, ...] | None = None
+    all_ids: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        path: str | os.PathLike[str],
+        level: Level | str,
+        collections: Iterable[str] | None,
+        all_ids: bool = False,
+    ) -> Question:
+        """The question in the words of a caller.
+
+        Raises:
+            UsageError: an unknown level, or no collection at all.
+        """
+        if collections is not None:
+            collections = (collections,) if isinstance(collections, str) else tuple(collections)
+            if not collections:
+                raise UsageError("an empty list of collections: nothing to audit")
+        try:
+            return cls(Path(path), Level(level), collections, all_ids)
+        except ValueError:
+            known = ", ".join(Level)
+            raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let errors about a store name it."""
     try:
-        level = Level(level)
-    except ValueError:
-        known = ", ".join(Level)
-        raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
-    directory = Path(path)
-    try:
-        with sole_use(directory / DATABASE) as sole:
-            if sole:
-                found = _audit(directory, level, collections, all_ids, progress)
-            else:
-                asked = (directory, level, collections, all_ids)
-                found = call_apart(_audit, asked, None if progress is silent else progress)
+        yield
     except HnswcheckError as error:
         if str(path) in str(error) or not error.finding:
             raise
         raise type(error)(f"{path}: {error}") from error
-    return Report((_store_report(path, level, found, time.monotonic() - started),))
 
 
 def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) -> StoreReport:
@@ -133,26 +147,23 @@ def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) ->
     return _store_report(path, level, found, 0.0)
 
 
-def _audit(
-    directory: Path,
-    level: Level,
-    collections: Sequence[str] | None,
-    all_ids: bool,
-    progress: Progress = silent,
-) -> _Found:
-    """What an audit finds.
+def examine(question: Question, progress: Progress = silent) -> StoreReport:
+    """An audit in this process, which must not have the database open.
 
     Raises:
         HnswcheckError: nothing could be read.
     """
-    until = time.monotonic() + PATIENCE_SECONDS
+    started = time.monotonic()
+    directory, level, wanted, all_ids = astuple(question)
     while True:
         with open_store(directory) as view:
             try:
-                return _Audit(view, level, Sampler(all_ids), progress).run(collections)
+                found = _Audit(view, level, Sampler(all_ids), progress).run(wanted)
             except CopyOutdated as error:
-                if time.monotonic() > until:
+                if time.monotonic() > started + PATIENCE_SECONDS:
                     raise StoreChanged(str(error)) from error
+            else:
+                return _store_report(directory, level, found, time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True)

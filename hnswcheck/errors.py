@@ -53,6 +53,25 @@ class StoreUnreadable(HnswcheckError):
     """The operating system did not let us read what an audit needs."""
 
 
+class StoreInUse(HnswcheckError):
+    """Somebody has the store open that was to be changed."""
+
+    finding = ""
+
+
+class ActionFailed(HnswcheckError):
+    """The system refused what a change of the store needs; the message says how it is left."""
+
+    finding = ""
+
+
+class RestoreRefused(HnswcheckError):
+    """Putting a folder back would lose what was written since, or is not possible."""
+
+    exit_code = 1
+    finding = ""
+
+
 class OutputFailed(HnswcheckError):
     """The report could not be delivered."""
 

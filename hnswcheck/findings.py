@@ -128,6 +128,12 @@ _KINDS = (
         " collection behind.",
     ),
     Kind(
+        "action-unfinished", "store", "warning", "hnswcheck was stopped while it changed the store",
+        "A segment may lack its folder or its watermark, and searches its records.",
+        "Run hnswcheck quarantine or restore again: either finishes, or takes back, what was begun"
+        " before it does anything else. Do not remove the journal.",
+    ),
+    Kind(
         "segment-folder-quarantined", "store", "info", "a segment folder was moved aside",
         "Chroma ignores it. Its vectors may exist nowhere else.",
         "Keep it until the audit says that nothing is missing.",

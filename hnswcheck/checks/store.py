@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection as AnyOf
 from collections.abc import Iterator
 from pathlib import Path
 
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import Collection
+from hnswcheck.disk.names import JOURNAL, QUARANTINED, UUID
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import FileState, list_directory, look_at
 from hnswcheck.report import Finding, finding
-
-UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-#: ``<segment>.drift-*``, ``.corrupt-*`` of MemPalace and others; ``.quarantined-*`` is ours.
-QUARANTINED = re.compile(rf"({UUID.pattern})\.(?:drift-|corrupt-|quarantine)")
 
 
 def check_folders(
@@ -35,6 +31,8 @@ def check_folders(
     if aside:
         names = sampler.places(map(path_text, aside))
         yield finding("segment-folder-quarantined", len(aside), names)
+    if any(state.name == JOURNAL for state in listing):
+        yield finding("action-unfinished", 1, [JOURNAL])
 
 
 def check_segment_rows(collections: AnyOf[Collection], sampler: Sampler) -> Iterator[Finding]:

@@ -262,10 +262,11 @@ def _space_in_config(config: object) -> str | None:
 def read_watermarks(database: Database) -> dict[str, Watermark]:
     """Every ``max_seq_id`` row, by segment id."""
     rows = database.rows("SELECT segment_id, seq_id FROM max_seq_id")
-    return {text(segment): _watermark(value) for segment, value in rows if value is not None}
+    return {text(segment): watermark(value) for segment, value in rows if value is not None}
 
 
-def _watermark(value: object) -> Watermark:
+def watermark(value: object) -> Watermark:
+    """What a seq_id in ``max_seq_id`` is; text comes as bytes."""
     match value:
         case int():
             return Watermark(value, "integer")
@@ -283,6 +284,17 @@ def count_records(database: Database) -> dict[str, int]:
     """COUNT(*) of ``embeddings`` per metadata segment."""
     rows = database.rows("SELECT segment_id, count(*) FROM embeddings GROUP BY segment_id")
     return {text(segment): integer(count, "count") for segment, count in rows}
+
+
+def read_written_since(database: Database, segment: str, seq_id: int) -> list[bytes]:
+    """Ids of the records of a metadata segment that were last written after a seq_id."""
+    seq_id = min(max(seq_id, 0), (1 << 63) - 1)
+    rows = database.rows(
+        "SELECT embedding_id FROM embeddings WHERE segment_id = CAST(? AS TEXT)"
+        " AND CASE typeof(seq_id) WHEN 'blob' THEN seq_id > ? ELSE seq_id > ? END",
+        (segment.encode(), seq_id.to_bytes(8, "big"), seq_id),
+    )
+    return [found for (found,) in rows if isinstance(found, bytes)]
 
 
 IDS_QUERY = """

@@ -71,7 +71,7 @@ class Database:
         except sqlite3.Error as error:
             if self._too_long() and length_hint(allowed):
                 raise StoreChanged("reading on would have kept a writer waiting") from error
-            raise _translated(error) from error
+            raise translated(error) from error
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -123,7 +123,8 @@ def _code(error: sqlite3.Error) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _translated(error: sqlite3.Error) -> HnswcheckError:
+def translated(error: sqlite3.Error) -> HnswcheckError:
+    """What an error of sqlite means for who reads a store."""
     text = f"{DATABASE}: {error}"
     match _code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
@@ -160,4 +161,4 @@ def connect(database: Path, mode: str) -> Database:
         )
         return Database(connection, database.stat().st_size)
     except sqlite3.Error as error:
-        raise _translated(error) from error
+        raise translated(error) from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +70,8 @@ class FileState:
         return max(self.mtime_ns, self.ctime_ns)
 
 
-#: Of chroma.sqlite3 and its :data:`COMPANIONS`; None for what is not there.
-DatabaseStates = tuple[FileState | None, ...]
+#: Of several files; None for what is not there. Of a database: of it and its :data:`COMPANIONS`.
+States = tuple[FileState | None, ...]
 
 
 def look_at(path: Path) -> FileState | None:
@@ -119,7 +119,7 @@ class StoreView:
 
     root: Path
     database: Database
-    opened: DatabaseStates
+    opened: States
     copied: bool
 
     def standing_still(self) -> AbstractContextManager[None]:
@@ -151,28 +151,41 @@ class StoreView:
         newest = max((state.mtime_ns for state in states if state), default=0)
         return abs(time.time_ns() - newest) / 1e9
 
-    def _settled(
-        self, folders: Sequence[Path], with_database: bool
-    ) -> tuple[FileState | None, ...]:
-        """States of files that have come to rest: see :data:`CLOCK_TICK_NS`."""
-        for _ in range(SETTLE_TRIES):
-            states = self._states(folders, with_database)
-            now = time.time_ns()
-            if all(abs(now - state.changed_ns) > CLOCK_TICK_NS for state in states if state):
-                return states
-            time.sleep(CLOCK_TICK_NS / 1e9)
-        raise StoreChanged("the store is being written without a pause")
+    def _settled(self, folders: Sequence[Path], with_database: bool) -> States:
+        return _settled(lambda: self._states(folders, with_database))
 
-    def _states(self, folders: Sequence[Path], with_database: bool) -> tuple[FileState | None, ...]:
+    def _states(self, folders: Sequence[Path], with_database: bool) -> States:
         database = _database_states(self.root)
         if self.copied and database != self.opened:
             raise CopyOutdated(f"{DATABASE} was written while its copy was read")
-        states = list(database) if with_database else []
-        for folder in folders:
-            states.append(look_at(folder))
-            with suppress(StoreUnreadable):  # said when the segment is judged
-                states += list_directory(folder)
-        return tuple(states)
+        return (*(database if with_database else ()), *_states_within(folders))
+
+
+def settled_states(root: Path, folders: Sequence[Path]) -> States:
+    """What chroma.sqlite3 and the files in ``folders`` are; equal later if nothing was written.
+
+    Raises:
+        StoreChanged: they are being written at this instant, and go on being written.
+    """
+    return _settled(lambda: (*_database_states(root), *_states_within(folders)))
+
+
+def _settled(look: Callable[[], States]) -> States:
+    """States of files that have come to rest: see :data:`CLOCK_TICK_NS`."""
+    for _ in range(SETTLE_TRIES):
+        states = look()
+        now = time.time_ns()
+        if all(abs(now - state.changed_ns) > CLOCK_TICK_NS for state in states if state):
+            return states
+        time.sleep(CLOCK_TICK_NS / 1e9)
+    raise StoreChanged("the store is being written without a pause")
+
+
+def _states_within(folders: Sequence[Path]) -> Iterator[FileState | None]:
+    for folder in folders:
+        yield look_at(folder)
+        with suppress(StoreUnreadable):  # said when the segment is judged
+            yield from list_directory(folder)
 
 
 def list_directory(folder: Path) -> list[FileState]:
@@ -199,7 +212,7 @@ def open_store(path: Path) -> Iterator[StoreView]:
         StoreNotFound, NotAChromaStore: there is none at ``path``.
         StoreUnreadable, SqliteBusy, SqliteDamaged, StoreChanged: it cannot be read now.
     """
-    database = _check_path(path)
+    database = check_path(path)
     opened = _database_states(path)
     with ExitStack() as stack, _standing_still(path, opened):
         copied = False
@@ -219,7 +232,7 @@ def open_store(path: Path) -> Iterator[StoreView]:
 
 
 @contextmanager
-def _standing_still(root: Path, opened: DatabaseStates) -> Iterator[None]:
+def _standing_still(root: Path, opened: States) -> Iterator[None]:
     """Take damage for a change where the database is no longer what it was when opened.
 
     Not every writer waits for our lock: one that lost its own does not.
@@ -235,7 +248,14 @@ def _standing_still(root: Path, opened: DatabaseStates) -> Iterator[None]:
         raise
 
 
-def _check_path(path: Path) -> Path:
+def check_path(path: Path) -> Path:
+    """The chroma.sqlite3 of a persist directory.
+
+    Raises:
+        StoreNotFound, NotAChromaStore: there is none.
+        SqliteDamaged: it is no database, but segments lie beside it.
+        StoreUnreadable: the operating system will not say.
+    """
     try:
         if not path.exists():
             raise StoreNotFound(f"{path}: no such directory")
@@ -271,7 +291,7 @@ def _is_wal_mode(database: Path) -> bool:
     return WAL_MODE in head[WAL_MODE_AT:]
 
 
-def _files_of_database(root: Path) -> list[Path]:
+def files_of_database(root: Path) -> list[Path]:
     """chroma.sqlite3 and its :data:`COMPANIONS`; sqlite looks for those beside a link's target."""
     database = (root / DATABASE).resolve()
     return [database.with_name(database.name + suffix) for suffix in COMPANIONS]
@@ -279,21 +299,21 @@ def _files_of_database(root: Path) -> list[Path]:
 
 def _has_wal(root: Path) -> bool:
     """sqlite takes up any -wal that it finds, whatever the header says, and makes a -shm."""
-    return look_at(_files_of_database(root)[2]) is not None
+    return look_at(files_of_database(root)[2]) is not None
 
 
 def _has_lasting_journal(root: Path) -> bool:
     """Whether a journal is there that no living writer removes."""
     until = time.monotonic() + JOURNAL_SECONDS
-    while look_at(_files_of_database(root)[1]) is not None:
+    while look_at(files_of_database(root)[1]) is not None:
         if time.monotonic() > until:
             return True
         time.sleep(JOURNAL_POLL_SECONDS)
     return False
 
 
-def _database_states(root: Path) -> DatabaseStates:
-    return tuple(map(look_at, _files_of_database(root)))
+def _database_states(root: Path) -> States:
+    return tuple(map(look_at, files_of_database(root)))
 
 
 @contextmanager
@@ -307,12 +327,12 @@ def copied_database(root: Path) -> Iterator[Path]:
         yield _copy_database(root, stack)[0]
 
 
-def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, DatabaseStates]:
+def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, States]:
     """Copy chroma.sqlite3 and its journal or WAL to scratch, proving that they stood still."""
     scratch = stack.enter_context(scratch_directory(root))
     for _ in range(COPY_TRIES):
         before = _database_states(root)
-        files = _files_of_database(root)
+        files = files_of_database(root)
         for path, state in zip(files, before, strict=True):
             if state is not None and not state.is_file:
                 raise StoreUnreadable(f"{path} is not a regular file")

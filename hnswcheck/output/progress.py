@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from hnswcheck.audit import Progress as Listener
-from hnswcheck.audit import silent
+from hnswcheck.apart import Progress as Listener
+from hnswcheck.apart import silent
 from hnswcheck.output.text import visible
 
 #: Nothing is shown for what takes less.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.text import Text
 
 from hnswcheck.report import Finding, Level, Pending, Report, SegmentReport, StoreReport
@@ -30,18 +29,17 @@ def visible(text: str) -> str:
     )
 
 
-def write(report: Report, console: Console, quiet: bool = False) -> None:
-    """Write a report; with ``quiet`` only the verdict of each store.
+def lines(report: Report, quiet: bool = False) -> Iterator[Text]:
+    """A report; with ``quiet`` only the verdict of each store.
 
     Of a path that is no store there is nothing to show: its error said it all.
     """
     shown = [s for s in report.stores if not NO_STORE & {f.id for f in s.findings}]
     for number, store in enumerate(shown):
         if number and not quiet:
-            console.print()
-        lines = [] if quiet else list(_store(store))
-        for line in (*lines, _verdict(store)):
-            console.print(line, soft_wrap=True)
+            yield Text()
+        yield from () if quiet else _store(store)
+        yield _verdict(store)
 
 
 def _store(store: StoreReport) -> Iterator[Text]:

@@ -1,0 +1,1 @@
+"""What changes a store: all or nothing, undoable, and saying before what it does."""

@@ -1,0 +1,246 @@
+"""All or nothing: what an action is about to do is on disk before it begins.
+
+An action moves folders within the persist directory and changes watermarks. Its journal names all
+of that. Then manifests are written, folders renamed, and the watermarks committed, in this order,
+each durable before the next; the journal goes last. The last rename of a step decides: whoever
+finds the journal finishes a step whose folder has moved, and takes back one whose folder has not.
+
+What happens to the store between the stop and that is respected: a folder or a watermark that
+Chroma has written anew is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hnswcheck.actions.durable import sync_directory, write_durably
+from hnswcheck.actions.hold import Held
+from hnswcheck.actions.watermark import WatermarkRow, watermark_from_json, write_watermark
+from hnswcheck.disk.names import JOURNAL, MANIFEST, OURS, UUID
+from hnswcheck.disk.text import path_text
+from hnswcheck.disk.view import look_at
+from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
+
+SCHEMA_ID = "hnswcheck.journal/1"
+#: What a journal is called until it is complete.
+DRAFT = JOURNAL + ".new"
+LARGEST_JOURNAL = 1 << 26
+
+Action = Literal["quarantine", "restore"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happens to one segment.
+
+    Attributes:
+        moves: folders to rename, (from, to), names in the persist directory.
+        before, after: the row of the VECTOR watermark; None for none.
+        adds, removes: manifests.
+    """
+
+    segment: str
+    moves: tuple[tuple[str, str], ...]
+    before: WatermarkRow | None
+    after: WatermarkRow | None
+    adds: tuple[str, ...] = ()
+    removes: tuple[str, ...] = ()
+
+    def is_done(self, root: Path) -> bool:
+        """Whether the last move was made. Chroma may make the segment's own folder anew."""
+        source, target = self.moves[-1]
+        if source == self.segment:
+            return _is_there(root / target)
+        return not _is_there(root / source)
+
+    @property
+    def empties(self) -> bool:
+        """Whether it leaves the segment without a folder."""
+        return self.moves[-1][0] == self.segment
+
+
+def perform(
+    held: Held, action: Action, steps: Sequence[Step], manifests: Mapping[str, bytes]
+) -> None:
+    """Carry out an action whole, or not at all.
+
+    Args:
+        manifests: the content of every manifest that a step adds.
+
+    Raises:
+        ActionFailed: the system refused something; the store is as it was.
+        StoreChanged: a watermark is not what it was; the store is as it was.
+    """
+    with _failing(f"{held.root}: nothing was changed"):
+        _write_journal(held.root, action, steps)
+    with _failing(f"{held.root}: nothing was changed"), _taken_back(held, steps):
+        for name, content in manifests.items():
+            write_durably(held.root / name, content)
+        for step in steps:
+            for source, target in step.moves:
+                (held.root / source).rename(held.root / target)
+        sync_directory(held.root)
+        for step in steps:
+            if not write_watermark(held.connection, step.segment, step.before, step.after):
+                raise StoreChanged(f"{held.root}: the watermark of {step.segment} has changed")
+        held.commit()
+    with _failing(f"{held.root}: done, but {JOURNAL} could not be removed"):
+        _clean_up(held.root, steps)
+
+
+def recover(held: Held) -> list[str]:
+    """Finish or take back what an earlier action left; what was done, a line per segment.
+
+    Raises:
+        StoreUnreadable: the journal is none of ours.
+        ActionFailed: the system refused something; the journal stays.
+    """
+    with _failing(f"{held.root}: an unfinished action could not be finished"):
+        (held.root / DRAFT).unlink(missing_ok=True)
+        if look_at(held.root / JOURNAL) is None:
+            return []
+        action, steps = _read_journal(held.root)
+        done = [step for step in steps if step.is_done(held.root)]
+        _take_back(held.root, [step for step in steps if step not in done])
+        sync_directory(held.root)
+        for step in done:
+            if not (step.empties and _holds_anything(held.root / step.segment)):
+                write_watermark(held.connection, step.segment, step.before, step.after)
+        held.commit()
+        _clean_up(held.root, done)
+    said = {True: "finished", False: "took back"}
+    return [f"{said[step in done]} the {action} of segment {step.segment}" for step in steps]
+
+
+def is_unfinished(root: Path) -> bool:
+    """Whether an action was stopped before its end."""
+    return look_at(root / JOURNAL) is not None
+
+
+def _write_journal(root: Path, action: Action, steps: Sequence[Step]) -> None:
+    content = {"schema": SCHEMA_ID, "action": action, "steps": [asdict(step) for step in steps]}
+    draft = root / DRAFT
+    draft.unlink(missing_ok=True)
+    try:
+        write_durably(draft, json.dumps(content, indent=1).encode())
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    draft.rename(root / JOURNAL)
+    sync_directory(root)
+
+
+def _read_journal(root: Path) -> tuple[str, list[Step]]:
+    path = root / JOURNAL
+    state = look_at(path)
+    try:
+        if state is None or not state.is_file or state.size > LARGEST_JOURNAL:
+            raise FormatError("no file of ours")
+        found = json.loads(path.read_bytes())
+        match found:
+            case {"schema": schema, "action": "quarantine" | "restore" as action, "steps": list()}:
+                if schema != SCHEMA_ID:
+                    raise FormatError(f"schema {schema!r}, written by another version")
+                return action, [_step(step) for step in found["steps"]]
+        raise FormatError("not a journal")
+    except (ValueError, RecursionError, FormatError) as error:
+        text = f"{path}: {error}; move it away once you know what it is"
+        raise StoreUnreadable(path_text(text)) from error
+
+
+def _step(found: Any) -> Step:
+    match found:
+        case {"segment": str(segment), "moves": [*moves], "adds": [*adds], "removes": [*removes]}:
+            pass
+        case _:
+            raise FormatError("a step that is none")
+    folders = [name for move in moves for name in (move if isinstance(move, list) else [move])]
+    pairs = all(isinstance(move, list) and len(move) == 2 for move in moves)
+    ours = all(_belongs(name, segment) for name in folders)
+    notes = all(_belongs(str(name).removesuffix(MANIFEST), segment) for name in (*adds, *removes))
+    suffixes = all(str(name).endswith(MANIFEST) for name in (*adds, *removes))
+    if not (UUID.fullmatch(segment) and moves and pairs and ours and notes and suffixes):
+        raise FormatError("a step with names that are not ours")
+    return Step(
+        segment,
+        tuple((source, target) for source, target in moves),
+        watermark_from_json(found.get("before")),
+        watermark_from_json(found.get("after")),
+        tuple(adds),
+        tuple(removes),
+    )
+
+
+def _belongs(name: object, segment: str) -> bool:
+    if not isinstance(name, str):
+        return False
+    aside = OURS.fullmatch(name)
+    return name == segment or (aside is not None and aside.group(1) == segment)
+
+
+@contextmanager
+def _taken_back(held: Held, steps: Sequence[Step]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        try:
+            _take_back(held.root, steps)
+            _clean_up(held.root, ())
+        except OSError as second:
+            raise ActionFailed(
+                f"{held.root}: stopped half way ({_why(error)}) and could not go back ({second});"
+                " the next quarantine or restore will"
+            ) from error
+        raise
+
+
+def _take_back(root: Path, steps: Sequence[Step]) -> None:
+    for step in reversed(steps):
+        for source, target in reversed(step.moves):
+            if _is_there(root / target) and not _holds_anything(root / source):
+                (root / target).rename(root / source)
+        for name in step.adds:
+            if not _is_there(root / name.removesuffix(MANIFEST)):
+                (root / name).unlink(missing_ok=True)
+
+
+def _clean_up(root: Path, done: Sequence[Step]) -> None:
+    for step in done:
+        for name in step.removes:
+            (root / name).unlink(missing_ok=True)
+    sync_directory(root)
+    (root / JOURNAL).unlink(missing_ok=True)
+    sync_directory(root)
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether something is there that is not an empty folder."""
+    if path.is_symlink() or not path.is_dir():
+        return _is_there(path)
+    return any(path.iterdir())
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise ActionFailed(f"{what}: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        files = f" ({Path(error.filename).name})" if isinstance(error.filename, str) else ""
+        return f"{error.strerror or error}{files}"
+    return str(error) or type(error).__name__

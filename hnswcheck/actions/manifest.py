@@ -1,0 +1,173 @@
+"""What lies beside a folder that was moved aside: what it was, why it went, and how it looked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hnswcheck.actions.watermark import WatermarkRow, watermark_from_json
+from hnswcheck.apart import Progress, silent
+from hnswcheck.disk.names import MANIFEST, OURS
+from hnswcheck.disk.text import path_text
+from hnswcheck.disk.view import list_directory, look_at, unreadable
+from hnswcheck.errors import FormatError, StoreChanged, StoreUnreadable
+from hnswcheck.report import Tool
+
+SCHEMA_ID = "hnswcheck.quarantine/1"
+LARGEST_MANIFEST = 1 << 24
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FilePrint:
+    """One file of a folder, as it was when the folder was moved."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A folder that was moved aside.
+
+    Attributes:
+        folder: its name now.
+        segment: its name before.
+        time: UTC, of the move.
+        why: ids of the findings; empty where a restore made room.
+        collection: id, name, tenant and database.
+        watermark: the row of the VECTOR watermark that went with it.
+        highest_seq_id: the last of the store's WAL at the time.
+        phantoms: ids of the index that sqlite lacked, after replay; None if unknown.
+        searchable: records that stayed searchable, from the WAL.
+        after_repair: records that a repair can make searchable again.
+        files: what was in it.
+        report: the segment's report, as in ``hnswcheck.report/1``.
+    """
+
+    folder: str
+    segment: str
+    time: str
+    why: tuple[str, ...]
+    collection: dict[str, str]
+    watermark: WatermarkRow | None
+    highest_seq_id: int
+    phantoms: int | None
+    searchable: int
+    after_repair: int
+    files: tuple[FilePrint, ...]
+    report: dict[str, Any] | None
+    tool: Tool = field(default_factory=Tool)
+    schema: str = SCHEMA_ID
+
+    def to_json(self) -> bytes:
+        """The content of the file."""
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a folder.
+
+    Args:
+        path: the manifest, not the folder.
+
+    Raises:
+        StoreUnreadable: it is missing, or none of ours.
+    """
+    try:
+        state = look_at(path)
+        if state is None or not state.is_file or state.size > LARGEST_MANIFEST:
+            raise FormatError("no manifest")
+        return _parsed(path, json.loads(path.read_bytes()))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError, FormatError) as error:
+        raise StoreUnreadable(path_text(f"{path}: {error}")) from error
+
+
+def _parsed(path: Path, found: Any) -> Manifest:
+    match found:
+        case {
+            "schema": "hnswcheck.quarantine/1",
+            "folder": str(folder),
+            "segment": str(segment),
+            "time": str(time),
+            "why": [*why],
+            "collection": {"id": str(), "name": str(), "tenant": str(), "database": str()},
+            "watermark": watermark,
+            "highest_seq_id": int(highest),
+            "phantoms": int() | None as phantoms,
+            "searchable": int(searchable),
+            "after_repair": int(after_repair),
+            "files": [*files],
+        }:
+            pass
+        case _:
+            raise FormatError("not a manifest of this version")
+    datetime.fromisoformat(time)
+    named = OURS.fullmatch(folder)
+    if folder + MANIFEST != path.name or named is None or named.group(1) != segment:
+        raise FormatError("not the manifest of the folder beside it")
+    return Manifest(
+        folder,
+        segment,
+        time,
+        tuple(map(str, why)),
+        {key: str(value) for key, value in found["collection"].items()},
+        watermark_from_json(watermark),
+        highest,
+        phantoms,
+        searchable,
+        after_repair,
+        tuple(map(_file_print, files)),
+        None,
+    )
+
+
+def _file_print(found: Any) -> FilePrint:
+    match found:
+        case {"name": str(name), "size": int(size), "mtime_ns": int(mtime), "sha256": str(digest)}:
+            return FilePrint(name, size, mtime, digest)
+        case _:
+            raise FormatError("a file that is none")
+
+
+def free_name(root: Path, segment: str, now: datetime) -> str:
+    """What a segment's folder can be called that is moved aside at this time."""
+    stem = f"{segment}.quarantined-{now:%Y%m%dT%H%M%SZ}"
+    names = (f"{stem}-{number}" for number in count(1))
+    taken = {path.name for path in root.iterdir()}
+    return next(name for name in names if not taken & {name, name + MANIFEST})
+
+
+def file_prints(folder: Path, progress: Progress = silent) -> tuple[FilePrint, ...]:
+    """Every file of a folder, read once.
+
+    Raises:
+        StoreChanged, StoreUnreadable: it could not be read.
+    """
+    prints = []
+    files = [state for state in list_directory(folder) if state.is_file]
+    done, total = 0, sum(state.size for state in files)
+    for state in files:
+        digest = hashlib.sha256()
+        try:
+            with (folder / state.name).open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    done += len(chunk)
+                    progress(done, total, path_text(state.name))
+        except FileNotFoundError as error:
+            raise StoreChanged(f"{folder / state.name} vanished") from error
+        except OSError as error:
+            raise unreadable(folder / state.name, error) from error
+        name = path_text(state.name)
+        prints.append(FilePrint(name, state.size, state.mtime_ns, digest.hexdigest()))
+    return tuple(prints)

@@ -1,0 +1,247 @@
+"""Put back what a quarantine moved, unless that would lose what was written since."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hnswcheck.actions.hold import hold_unchanged, segment_folders, states_if_quiet
+from hnswcheck.actions.journal import Step, perform
+from hnswcheck.actions.manifest import Manifest, file_prints, free_name, read_manifest
+from hnswcheck.actions.quarantine import settle
+from hnswcheck.actions.watermark import read_watermark
+from hnswcheck.apart import Progress, alone, silent
+from hnswcheck.audit import naming
+from hnswcheck.checks.ledger import Balance, balance, replay_index, replay_records
+from hnswcheck.checks.recoverable import vectors_in
+from hnswcheck.disk.catalog import (
+    Collection,
+    read_collections,
+    read_schema,
+    read_written_since,
+    watermark,
+)
+from hnswcheck.disk.database import Database
+from hnswcheck.disk.names import MANIFEST, OURS
+from hnswcheck.disk.segment import open_segment, peek_id_map
+from hnswcheck.disk.strings import Strings, find
+from hnswcheck.disk.view import States, check_path, list_directory, look_at, open_store
+from hnswcheck.errors import RestoreRefused, StoreUnreadable, UsageError
+from hnswcheck.target import Target, read_targets, replay_start
+
+NO_IDS = Strings.of(())
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What a restore did, or with ``dry_run`` would do.
+
+    Attributes:
+        quarantine: the folder's name before.
+        lost_writes: records written since whose vectors only the present folder has.
+        lost_deletes: records deleted since that the old folder would bring back to searches.
+        displaced: the new name of the folder that Chroma has made since; None if there is none.
+        done: it was put back.
+        finished: what was left of an earlier action and was finished first.
+    """
+
+    path: Path
+    quarantine: str
+    segment: str
+    collection: str
+    lost_writes: int
+    lost_deletes: int
+    displaced: str | None = None
+    done: bool = False
+    finished: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    manifest: Manifest
+    lost_writes: int
+    lost_deletes: int
+    phantoms: int | None
+    folders: tuple[Path, ...]
+    states: States | None
+
+
+def quarantines(path: str | os.PathLike[str]) -> tuple[Manifest, ...]:
+    """What :func:`restore` can put back, oldest first.
+
+    Folders that other tools moved have no manifest of ours and are not among them.
+
+    Raises:
+        StoreNotFound, NotAChromaStore, StoreUnreadable: it cannot be said.
+    """
+    root = Path(path)
+    check_path(root)
+    names = [s.name for s in list_directory(root) if s.is_directory and OURS.fullmatch(s.name)]
+    found = (read_manifest(root / (name + MANIFEST)) for name in names)
+    return tuple(sorted(found, key=lambda manifest: (manifest.time, manifest.folder)))
+
+
+def restore(
+    path: str | os.PathLike[str],
+    quarantine: str,
+    *,
+    dry_run: bool = False,
+    wait: float = 0.0,
+    progress: Progress = silent,
+) -> RestoreResult:
+    """Undo a quarantine: the folder and its watermark are put back exactly as they were.
+
+    A folder that Chroma has made in its place is moved aside in turn, with a manifest of its own.
+
+    Args:
+        path: the persist directory.
+        quarantine: the name of the folder, as :func:`quarantines` gives it.
+        dry_run: only say what would be done; writes nothing.
+        wait: seconds to wait for other processes to leave the store.
+        progress: called as bytes are read.
+
+    Raises:
+        RestoreRefused: what was written since would no longer be searchable; or the folder is not
+            what it was, or its collection is gone.
+        UsageError: there is no such quarantine.
+        StoreInUse, StoreChanged, ActionFailed: nothing was changed.
+        HnswcheckError: the store cannot be read.
+    """
+    root = Path(path)
+    with naming(path):
+        finished = () if dry_run else tuple(settle(root, wait))
+        plan: _Plan = alone(check_path(root), _plan, (root, quarantine), progress)
+        manifest = plan.manifest
+        result = RestoreResult(
+            root,
+            manifest.folder,
+            manifest.segment,
+            manifest.collection["name"],
+            plan.lost_writes,
+            plan.lost_deletes,
+            finished=finished,
+        )
+        if dry_run:
+            return result
+        if plan.lost_writes or plan.lost_deletes:
+            raise RestoreRefused(
+                f"{root}: {manifest.folder} is older than what Chroma wrote since:"
+                f" {plan.lost_writes:,} written and {plan.lost_deletes:,} deleted records are only"
+                " in the folder that is there now, and no longer in the WAL; nothing was changed"
+            )
+        return replace(result, displaced=_put_back(root, plan, wait), done=True)
+
+
+def _plan(root: Path, name: str, progress: Progress = silent) -> _Plan:
+    manifest = _manifest(root, name, progress)
+    folders = (*segment_folders(root), root / name)
+    before = states_if_quiet(root, folders)
+    with open_store(root) as view:
+        collection = _owner(root, view.database, manifest.segment)
+        schema = read_schema(view.database)
+        (target,) = read_targets(view, [collection], schema, with_ids=True)
+        writes, deletes, phantoms = _losses(root, view.database, target.with_ids(), manifest)
+    states = before if states_if_quiet(root, folders) == before else None
+    return _Plan(manifest, writes, deletes, phantoms, folders, states)
+
+
+def _manifest(root: Path, name: str, progress: Progress) -> Manifest:
+    state = look_at(root / name) if OURS.fullmatch(name) else None
+    if state is None or not state.is_directory:
+        known = ", ".join(manifest.folder for manifest in quarantines(root)) or "none"
+        raise UsageError(f"no quarantine {name!r} in {root}; there are: {known}")
+    manifest = read_manifest(root / (name + MANIFEST))
+    now = {file.name: (file.size, file.sha256) for file in file_prints(root / name, progress)}
+    then = {file.name: (file.size, file.sha256) for file in manifest.files}
+    if now != then:
+        changed = sorted(file for file in now | then if now.get(file) != then.get(file))
+        files = ", ".join(changed)
+        raise RestoreRefused(f"{root / name}: not as it was moved: {files} changed since")
+    return manifest
+
+
+def _owner(root: Path, database: Database, segment: str) -> Collection:
+    for collection in read_collections(database, read_schema(database)):
+        if collection.vector and collection.metadata and collection.vector.id == segment:
+            return collection
+    raise RestoreRefused(f"{root}: segment {segment} belongs to no collection any more")
+
+
+def _losses(
+    root: Path, database: Database, target: Target, manifest: Manifest
+) -> tuple[int, int, int | None]:
+    """Writes and deletes since that would be lost; and ids that only the present index has.
+
+    As long as Chroma has flushed nothing since, every write is still in the WAL.
+    """
+    if target.vector_watermark is None and not target.peek.present:
+        return 0, 0, None
+    assert target.collection.metadata
+    records = replay_records(target.wal, target.metadata_start, target.record_ids())
+    present, _ = _balance_with(target, root / manifest.segment, target.start, records)
+    row = manifest.watermark
+    mark = None if row is None else watermark(row.raw)
+    start = replay_start(peek_id_map(root / manifest.folder), mark)
+    old, old_ids = _balance_with(target, root / manifest.folder, start, records)
+    rows = [row for row in target.read_all_wal() if row.seq_id > start]
+    in_wal = vectors_in(rows, start, find((row.id for row in rows), old_ids).keys())
+    since = read_written_since(database, target.collection.metadata.id, start)
+    missing = set(present.missing) if present else set()
+    writes = [id for id in since if id not in in_wal and id not in missing]
+    phantoms = len(old.phantom) - (manifest.phantoms or 0) if old else 0
+    return len(writes), max(0, phantoms), len(present.phantom) if present else None
+
+
+def _balance_with(
+    target: Target, folder: Path, start: int, records: Strings
+) -> tuple[Balance | None, Strings]:
+    """Account 1 if this folder were the segment's, and its ids; None if they cannot be read."""
+    try:
+        id_map = open_segment(folder).read_id_map()
+    except StoreUnreadable:
+        return None, NO_IDS
+    if id_map is not None and id_map.problem is not None:
+        return None, NO_IDS
+    ids = id_map.id_to_label.ids if id_map else NO_IDS
+    replay = replay_index(target.read_all_wal(), start, id_map, None, target.revives)
+    return balance(records, replay, ids), ids
+
+
+def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
+    """The new name of the folder that had to make room, if there was one."""
+    manifest, segment = plan.manifest, plan.manifest.segment
+    current = root / segment
+    files = file_prints(current) if current.is_dir() else ()
+    with hold_unchanged(root, plan.folders, plan.states, wait) as held:
+        now = datetime.now(UTC)
+        row = read_watermark(held.connection, segment)
+        moves, manifests = [(manifest.folder, segment)], {}
+        name = free_name(root, segment, now) if files else None
+        if name is not None:
+            moves.insert(0, (segment, name))
+            manifests[name + MANIFEST] = Manifest(
+                name,
+                segment,
+                now.isoformat(timespec="seconds"),
+                (),
+                manifest.collection,
+                row,
+                held.highest_seq_id(),
+                plan.phantoms,
+                0,
+                0,
+                files,
+                None,
+            ).to_json()
+        step = Step(
+            segment,
+            tuple(moves),
+            row,
+            manifest.watermark,
+            adds=tuple(manifests),
+            removes=(manifest.folder + MANIFEST,),
+        )
+        perform(held, "restore", [step], manifests)
+    return name

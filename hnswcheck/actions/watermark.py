@@ -1,0 +1,103 @@
+"""Rows of ``max_seq_id``, exactly as they are: an action must be able to put one back."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hnswcheck.errors import FormatError
+
+#: What sqlite's typeof() says.
+Type = Literal["integer", "real", "text", "blob", "null"]
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkRow:
+    """A row of ``max_seq_id``.
+
+    Attributes:
+        rowid: where it is in the table.
+        type: of its seq_id.
+        value: the seq_id; the bytes of a text or blob in hexadecimal.
+    """
+
+    rowid: int
+    type: Type
+    value: int | float | str | None
+
+    @property
+    def raw(self) -> int | float | bytes | None:
+        """The seq_id as sqlite gives it, text as bytes."""
+        return bytes.fromhex(self.value) if isinstance(self.value, str) else self.value
+
+    def holds_the_same(self, other: WatermarkRow | None) -> bool:
+        """Whether the other row has the same seq_id, wherever it is in the table."""
+        return other is not None and (self.type, self.value) == (other.type, other.value)
+
+
+def read_watermark(connection: sqlite3.Connection, segment: str) -> WatermarkRow | None:
+    """The row of a segment, None if it has none."""
+    row = connection.execute(
+        "SELECT rowid, CAST(typeof(seq_id) AS BLOB), seq_id, hex(CAST(seq_id AS BLOB))"
+        " FROM max_seq_id WHERE segment_id = ?",
+        (segment,),
+    ).fetchone()
+    if row is None:
+        return None
+    rowid, type_, value, digits = row
+    plain = type_ in (b"integer", b"real", b"null")
+    return WatermarkRow(rowid, type_.decode(), value if plain else _text(digits))
+
+
+def write_watermark(
+    connection: sqlite3.Connection,
+    segment: str,
+    before: WatermarkRow | None,
+    after: WatermarkRow | None,
+) -> bool:
+    """Replace a row, unless it is no longer what it was ``before``; whether it was replaced."""
+    now = read_watermark(connection, segment)
+    unchanged = now is None if before is None else before.holds_the_same(now)
+    if not unchanged:
+        return False
+    connection.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
+    if after is not None:
+        taken = connection.execute(
+            "SELECT 1 FROM max_seq_id WHERE rowid = ?", (after.rowid,)
+        ).fetchone()
+        as_is = "CAST(? AS TEXT)" if after.type == "text" else "?"
+        connection.execute(
+            f"INSERT INTO max_seq_id (rowid, segment_id, seq_id) VALUES (?, ?, {as_is})",
+            (None if taken else after.rowid, segment, after.raw),
+        )
+    return True
+
+
+def watermark_from_json(found: Any) -> WatermarkRow | None:
+    """The row in a manifest or journal.
+
+    Raises:
+        FormatError: it is none.
+    """
+    match found:
+        case None:
+            return None
+        case {"rowid": int(rowid), "type": "integer", "value": int(value)}:
+            return WatermarkRow(rowid, "integer", value)
+        case {"rowid": int(rowid), "type": "real", "value": float(value)}:
+            return WatermarkRow(rowid, "real", value)
+        case {"rowid": int(rowid), "type": "null", "value": None}:
+            return WatermarkRow(rowid, "null", None)
+        case {"rowid": int(rowid), "type": "text" | "blob" as type_, "value": str(value)}:
+            try:
+                bytes.fromhex(value)
+            except ValueError as error:
+                raise FormatError("a watermark that is not hexadecimal") from error
+            return WatermarkRow(rowid, type_, value)
+        case _:
+            raise FormatError("a watermark that is none")
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,1 @@
+"""The commands: options in, library call, exit code out."""

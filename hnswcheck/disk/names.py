@@ -1,0 +1,14 @@
+"""Names in a persist directory: segment folders, what was moved aside, what hnswcheck leaves."""
+
+from __future__ import annotations
+
+import re
+
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: ``<segment>.drift-*``, ``.corrupt-*`` of MemPalace and others; ``.quarantined-*`` is ours.
+QUARANTINED = re.compile(rf"({UUID.pattern})\.(?:drift-|corrupt-|quarantine)")
+#: ``<segment>.quarantined-<UTC time>-<n>``, with a manifest of that name and this suffix beside it.
+OURS = re.compile(rf"({UUID.pattern})\.quarantined-\d{{8}}T\d{{6}}Z-\d+")
+MANIFEST = ".json"
+#: There while an action is under way, or after one that was stopped.
+JOURNAL = "hnswcheck.journal"

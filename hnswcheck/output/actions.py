@@ -1,0 +1,112 @@
+"""What an action does to a store, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from rich.text import Text
+
+from hnswcheck.actions.manifest import Manifest
+from hnswcheck.actions.quarantine import (
+    NO_FOLDER,
+    SQLITE_DAMAGED,
+    WOULD_LOSE,
+    Fate,
+    QuarantineResult,
+)
+from hnswcheck.actions.restore import RestoreResult
+from hnswcheck.output.text import STATUS_STYLE, visible
+from hnswcheck.report import CollectionInfo
+
+REPAIR = "A repair is the better way: it keeps them. --accept-loss moves it all the same."
+
+
+def plan(result: QuarantineResult, accept_loss: bool) -> Iterator[Text]:
+    """What a quarantine would do, a few lines per damaged segment."""
+    yield from _finished(result.finished)
+    store = result.report.stores[0]
+    undecided = sum(segment.status == "undecided" for segment in store.segments)
+    if undecided:
+        yield Text(f"{undecided} could not be judged and stay where they are", "yellow")
+    if not result.segments:
+        yield Text(f"nothing to quarantine in {visible(store.path)}")
+    for fate in result.segments:
+        yield Text.assemble(
+            (visible(fate.collection.name), "bold"),
+            (f"  ({visible(_where(fate.collection))})", "dim"),
+            "  ",
+            (fate.status, STATUS_STYLE[fate.status]),
+            f"  {', '.join(fate.findings)}",
+        )
+        yield Text(f"  segment {fate.segment}", "dim")
+        yield Text(f"  {_cost(fate)}")
+        lossy = fate.kept == WOULD_LOSE
+        if lossy and not accept_loss:
+            yield Text(f"  not moved: {fate.after_repair:,} {WOULD_LOSE}. {REPAIR}", "yellow")
+        elif fate.kept in (NO_FOLDER, SQLITE_DAMAGED):
+            yield Text(f"  not moved: {fate.kept}", "yellow")
+
+
+def _cost(fate: Fate) -> str:
+    match fate.lost:
+        case None:
+            lost = "; of some of these nobody can tell yet whether their vector exists"
+        case 0:
+            lost = ""
+        case number:
+            lost = f"; {number:,} vectors are nowhere"
+    return (
+        f"without its folder {fate.searchable:,} records stay searchable, from the WAL, and"
+        f" {fate.after_repair:,} only after a repair{lost}"
+    )
+
+
+def _where(collection: CollectionInfo) -> str:
+    return f"{collection.tenant}/{collection.database}"
+
+
+def moved(result: QuarantineResult) -> Iterator[Text]:
+    """What a quarantine did."""
+    for fate in result.segments:
+        if fate.moved_to:
+            yield Text(f"moved {fate.segment} to {fate.moved_to}")
+            yield Text(
+                "  undo with: hnswcheck restore"
+                f" {visible(str(result.path))} --quarantine {fate.moved_to}"
+            )
+
+
+def restored(result: RestoreResult) -> Iterator[Text]:
+    """What a restore did, or would do."""
+    yield from _finished(result.finished)
+    name = visible(result.collection)
+    if result.done:
+        yield Text(f"put {result.quarantine} back as {result.segment}, of collection {name}")
+        if result.displaced:
+            yield Text(f"  what Chroma had made in its place is now {result.displaced}")
+    elif result.lost_writes or result.lost_deletes:
+        yield Text(
+            f"would be refused: {result.lost_writes:,} records written since, and"
+            f" {result.lost_deletes:,} deleted since, are only in the folder that is there now",
+            "yellow",
+        )
+    else:
+        yield Text(f"would put {result.quarantine} back as {result.segment}, of collection {name}")
+
+
+def listing(found: Sequence[Manifest]) -> Iterator[Text]:
+    """What can be restored, a few lines each."""
+    if not found:
+        yield Text("nothing was quarantined here by hnswcheck")
+    for manifest in found:
+        size = sum(file.size for file in manifest.files)
+        why = ", ".join(manifest.why) or "made room for a restored one"
+        when = datetime.fromisoformat(manifest.time)
+        yield Text(manifest.folder, "bold")
+        yield Text(f"  collection {visible(manifest.collection['name'])}, {size:,} bytes")
+        yield Text(f"  {when:%Y-%m-%d %H:%M:%S} UTC: {visible(why)}")
+
+
+def _finished(lines: Sequence[str]) -> Iterator[Text]:
+    yield from (Text(f"{line}, which had been stopped", "yellow") for line in lines)
