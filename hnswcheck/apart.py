@@ -8,6 +8,7 @@ the same process would take the client's locks away; so would two audits in two 
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -35,6 +36,9 @@ answer()
 FileKey = tuple[int, int]
 
 PATIENCE_SECONDS = 5.0
+#: A process that was kept leaves when nobody has asked for so long.
+IDLE_SECONDS = 60
+FAILED = "reading the store in another process failed"
 
 
 class Progress(Protocol):
@@ -74,9 +78,16 @@ def sole_use(path: Path) -> Iterator[bool]:
 
 
 def alone(
-    path: Path, function: Callable[..., T], arguments: Sequence[object], progress: Progress
+    path: Path,
+    function: Callable[..., T],
+    arguments: Sequence[object],
+    progress: Progress,
+    keep: bool = False,
 ) -> T:
     """``function(*arguments, progress=progress)``, here if :func:`sole_use` allows, else apart.
+
+    Args:
+        keep: see :func:`call_apart`.
 
     Raises:
         HnswcheckError: what the function raised.
@@ -85,7 +96,8 @@ def alone(
     with sole_use(path) as sole:
         if sole:
             return function(*arguments, progress=progress)
-        return cast(T, call_apart(function, arguments, None if progress is silent else progress))
+        listener = None if progress is silent else progress
+        return cast(T, call_apart(function, arguments, listener, keep))
 
 
 def _key(path: Path) -> FileKey | None:
@@ -108,47 +120,113 @@ def _is_open(key: FileKey) -> bool:
 
 
 def call_apart(
-    function: Callable[..., Any], arguments: Sequence[object], progress: Progress | None
+    function: Callable[..., Any],
+    arguments: Sequence[object],
+    progress: Progress | None,
+    keep: bool = False,
 ) -> Any:
-    """``function(*arguments)`` in a new Python process.
+    """``function(*arguments)`` in another Python process.
 
     Args:
         function: one that can be imported.
         progress: if given, the function gets a ``progress``, too, and each call of it comes here.
+        keep: use a process that waits for such calls, and let it wait for more: it takes a
+            fraction of a second to start one.
 
     Raises:
         HnswcheckError: what the function raised.
         StoreUnreadable: no Python could be started, or it died.
     """
-    failed = "the store is open in this process, and reading it from another one failed"
-    executable = get_executable() or sys.executable
-    command = [os.fsdecode(executable), "-P", "-c", CHILD]
+    while keep and _waiting:
+        with suppress(_Gone, IndexError):  # it has left, or another thread has taken it
+            return _ask(_waiting.pop(), function, arguments, progress, keep)
+    try:
+        return _ask(_start(), function, arguments, progress, keep)
+    except _Gone as error:
+        raise StoreUnreadable(FAILED) from error
+
+
+class _Gone(Exception):
+    """The other process no longer answers."""
+
+
+#: Processes that wait for a call. Each leaves by itself after a while.
+_waiting: list[subprocess.Popen[bytes]] = []
+
+
+def _forget() -> None:
+    """What waits for the parent's calls is not for a forked child."""
+    while _waiting:
+        _waiting.pop().returncode = 0  # not ours to wait for
+
+
+@atexit.register
+def _dismiss() -> None:
+    while _waiting:
+        _end(_waiting.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    command = [os.fsdecode(get_executable() or sys.executable), "-P", "-c", CHILD]
     try:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except OSError as error:
-        raise StoreUnreadable(f"{failed}: {error.strerror or error}") from error
-    with child:
-        assert child.stdin
-        assert child.stdout
-        try:
-            pickle.dump(sys.path, child.stdin)
-            pickle.dump((function, arguments, progress is not None), child.stdin)
-            child.stdin.close()
-            while True:
-                kind, value = pickle.load(child.stdout)  # noqa: S301 - of our own process
-                if kind == "progress" and progress is not None:
-                    progress(*value)
-                elif kind == "result":
-                    return value
-                elif kind == "error":
-                    raise value
-        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-            raise StoreUnreadable(failed) from error
-        finally:
-            child.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(PATIENCE_SECONDS)  # it may have a copy to remove
-            child.kill()
+        raise StoreUnreadable(f"{FAILED}: {error.strerror or error}") from error
+    assert child.stdin
+    with suppress(OSError):  # found out when it is asked
+        pickle.dump(sys.path, child.stdin)
+    return child
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    with suppress(BrokenPipeError), child:
+        child.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(PATIENCE_SECONDS)  # it may have a copy to remove
+        child.kill()
+
+
+def _ask(
+    child: subprocess.Popen[bytes],
+    function: Callable[..., Any],
+    arguments: Sequence[object],
+    progress: Progress | None,
+    keep: bool,
+) -> Any:
+    assert child.stdin
+    assert child.stdout
+    answered = False
+    try:
+        pickle.dump((_here(), function, arguments, progress is not None), child.stdin)
+        child.stdin.flush()
+        while True:
+            kind, value = pickle.load(child.stdout)  # noqa: S301 - of our own process
+            if kind == "progress" and progress is not None:
+                progress(*value)
+            elif kind in ("result", "error"):
+                answered = True
+                break
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+        raise _Gone from error
+    finally:
+        if keep and answered:
+            _waiting.append(child)
+        else:
+            _end(child)
+    if kind == "error":
+        raise value
+    return value
+
+
+def _here() -> str | None:
+    try:
+        return str(Path.cwd())
+    except OSError:  # it was removed
+        return None
 
 
 def exit_when_told() -> None:
@@ -159,7 +237,7 @@ def exit_when_told() -> None:
 
 
 def answer() -> None:
-    """The other side of :func:`call_apart`."""
+    """The other side of :func:`call_apart`: one call after the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller's to handle, who then ends us
     exit_when_told()
     replies = sys.stdout.buffer
@@ -169,9 +247,28 @@ def answer() -> None:
         pickle.dump((kind, value), replies)
         replies.flush()
 
-    function, arguments, wants_progress = pickle.load(sys.stdin.buffer)  # noqa: S301
-    options = {"progress": lambda *numbers: reply("progress", numbers)} if wants_progress else {}
+    while (request := _next_request()) is not None:
+        here, function, arguments, wants_progress = request
+        with suppress(OSError, TypeError):  # no such place any more
+            os.chdir(here)  # a relative path means what it means to the caller
+        options: dict[str, object] = {}
+        if wants_progress:
+            options["progress"] = lambda *numbers: reply("progress", numbers)
+        try:
+            reply("result", function(*arguments, **options))
+        except HnswcheckError as error:
+            reply("error", error)
+
+
+def _next_request() -> tuple[Any, ...] | None:
+    """None where the caller has gone, or has not asked for a while."""
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGALRM, lambda *_: sys.exit())
+        signal.alarm(IDLE_SECONDS)
     try:
-        reply("result", function(*arguments, **options))
-    except HnswcheckError as error:
-        reply("error", error)
+        request: tuple[Any, ...] = pickle.load(sys.stdin.buffer)  # noqa: S301 - of our own caller
+    except EOFError:
+        return None
+    if hasattr(signal, "alarm"):
+        signal.alarm(0)
+    return request

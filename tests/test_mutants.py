@@ -34,7 +34,7 @@ from test_corpus import check_store
 from test_registry import NOT_IN_THE_CORPUS
 
 import hnswcheck
-from hnswcheck import errors
+from hnswcheck import apart, errors
 from hnswcheck.disk import view
 from hnswcheck.findings import REGISTRY
 
@@ -665,7 +665,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
         patch.setattr(audit, "REST_SECONDS", 0.0)
         patch.setattr(view, "JOURNAL_SECONDS", 0.0)
         # The mutants are in this process only; pytest.fail is no Exception, so it is no kill.
-        patch.setattr(audit, "call_apart", lambda *_: pytest.fail("read in another process"))
+        patch.setattr(apart, "call_apart", lambda *_: pytest.fail("read in another process"))
         yield Corpus(tmp_path_factory.mktemp("corpus"), switches)
 
 
