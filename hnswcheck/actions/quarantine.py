@@ -17,7 +17,7 @@ from hnswcheck.actions.journal import DRAFT, Step, is_unfinished, perform, recov
 from hnswcheck.actions.manifest import Manifest, file_prints, free_name
 from hnswcheck.actions.users import users_of
 from hnswcheck.actions.watermark import read_watermark
-from hnswcheck.apart import Progress, alone, silent
+from hnswcheck.apart import Progress, alone, silent, sole_use
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.ledger import check_rows, replay_index, replay_records
 from hnswcheck.checks.sampling import Sampler
@@ -184,14 +184,14 @@ def settle(root: Path, wait: float) -> Sequence[str]:
     Raises:
         StoreInUse: another process has the store open, whether or not there is anything to do.
     """
-    check_path(root)
-    left = (DRAFT, f"{DATABASE}-journal")
-    if is_unfinished(root) or any(look_at(root / name) for name in left):
+    with sole_use(check_path(root)) as sole:
+        alone_here = sole and not users_of(root)
+    left = is_unfinished(root) or any(
+        look_at(root / name) for name in (DRAFT, f"{DATABASE}-journal")
+    )
+    if left or not alone_here:
         with hold(root, wait) as held:
             return recover(held)
-    if users_of(root):
-        with hold(root, wait):
-            pass
     return ()
 
 
