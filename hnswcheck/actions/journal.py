@@ -22,7 +22,13 @@ from typing import Any, Literal
 
 from hnswcheck.actions.durable import sync_directory, write_durably
 from hnswcheck.actions.hold import Held
-from hnswcheck.actions.watermark import WatermarkRow, watermark_from_json, write_watermark
+from hnswcheck.actions.watermark import (
+    WatermarkRow,
+    read_watermark,
+    same_watermark,
+    watermark_from_json,
+    write_watermark,
+)
 from hnswcheck.disk.names import JOURNAL, MANIFEST, OURS, UUID
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import look_at
@@ -78,9 +84,8 @@ def perform(
         ActionFailed: the system refused something; the store is as it was.
         StoreChanged: a watermark is not what it was; the store is as it was.
     """
-    with _failing(f"{held.root}: nothing was changed"):
-        _write_journal(held.root, action, steps)
     with _failing(f"{held.root}: nothing was changed"), _taken_back(held, steps):
+        _write_journal(held.root, action, steps)
         for name, content in manifests.items():
             write_durably(held.root / name, content)
         for step in steps:
@@ -103,7 +108,7 @@ def recover(held: Held) -> list[str]:
         ActionFailed: the system refused something; the journal stays.
     """
     with _failing(f"{held.root}: an unfinished action could not be finished"):
-        (held.root / DRAFT).unlink(missing_ok=True)
+        _remove(held.root / DRAFT)
         if look_at(held.root / JOURNAL) is None:
             return []
         action, steps = _read_journal(held.root)
@@ -127,12 +132,8 @@ def is_unfinished(root: Path) -> bool:
 def _write_journal(root: Path, action: Action, steps: Sequence[Step]) -> None:
     content = {"schema": SCHEMA_ID, "action": action, "steps": [asdict(step) for step in steps]}
     draft = root / DRAFT
-    draft.unlink(missing_ok=True)
-    try:
-        write_durably(draft, json.dumps(content, indent=1).encode())
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    _remove(draft)
+    write_durably(draft, json.dumps(content, indent=1).encode())
     draft.rename(root / JOURNAL)
     sync_directory(root)
 
@@ -191,14 +192,27 @@ def _taken_back(held: Held, steps: Sequence[Step]) -> Iterator[None]:
         yield
     except BaseException as error:
         try:
-            _take_back(held.root, steps)
-            _clean_up(held.root, ())
-        except OSError as second:
+            if not _is_committed(held, steps):  # else a signal came after the last instruction
+                _take_back(held.root, steps)
+                _clean_up(held.root, ())
+                _remove(held.root / DRAFT)
+        except (OSError, sqlite3.Error) as second:
             raise ActionFailed(
                 f"{held.root}: stopped half way ({_why(error)}) and could not go back ({second});"
                 " the next quarantine or restore will"
             ) from error
         raise
+
+
+def _is_committed(held: Held, steps: Sequence[Step]) -> bool:
+    """Whether the watermarks were changed for good: a failed COMMIT may end a transaction, too."""
+    if held.connection.in_transaction:
+        return False
+    changed = [step for step in steps if step.before != step.after]
+    return any(
+        same_watermark(read_watermark(held.connection, step.segment), step.after)
+        for step in changed
+    )
 
 
 def _take_back(root: Path, steps: Sequence[Step]) -> None:
@@ -208,16 +222,21 @@ def _take_back(root: Path, steps: Sequence[Step]) -> None:
                 (root / target).rename(root / source)
         for name in step.adds:
             if not _is_there(root / name.removesuffix(MANIFEST)):
-                (root / name).unlink(missing_ok=True)
+                _remove(root / name)
 
 
 def _clean_up(root: Path, done: Sequence[Step]) -> None:
     for step in done:
         for name in step.removes:
-            (root / name).unlink(missing_ok=True)
+            _remove(root / name)
     sync_directory(root)
-    (root / JOURNAL).unlink(missing_ok=True)
+    _remove(root / JOURNAL)
     sync_directory(root)
+
+
+def _remove(path: Path) -> None:
+    if _is_there(path):  # on what is read-only, even removing nothing fails
+        path.unlink()
 
 
 def _is_there(path: Path) -> bool:

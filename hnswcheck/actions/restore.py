@@ -212,8 +212,10 @@ def _balance_with(
 def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
     """The new name of the folder that had to make room, if there was one."""
     manifest, segment = plan.manifest, plan.manifest.segment
-    current = root / segment
-    files = file_prints(current) if current.is_dir() else ()
+    current = look_at(root / segment)
+    if current is not None and not current.is_directory:
+        raise RestoreRefused(f"{root / segment}: in the way, and not a folder")
+    files = file_prints(root / segment) if current else ()
     with hold_unchanged(root, plan.folders, plan.states, wait) as held:
         now = datetime.now(UTC)
         row = read_watermark(held.connection, segment)

@@ -31,9 +31,12 @@ class WatermarkRow:
         """The seq_id as sqlite gives it, text as bytes."""
         return bytes.fromhex(self.value) if isinstance(self.value, str) else self.value
 
-    def holds_the_same(self, other: WatermarkRow | None) -> bool:
-        """Whether the other row has the same seq_id, wherever it is in the table."""
-        return other is not None and (self.type, self.value) == (other.type, other.value)
+
+def same_watermark(one: WatermarkRow | None, other: WatermarkRow | None) -> bool:
+    """Whether two rows have the same seq_id, wherever they are in the table."""
+    if one is None or other is None:
+        return one is other
+    return (one.type, one.value) == (other.type, other.value)
 
 
 def read_watermark(connection: sqlite3.Connection, segment: str) -> WatermarkRow | None:
@@ -57,9 +60,7 @@ def write_watermark(
     after: WatermarkRow | None,
 ) -> bool:
     """Replace a row, unless it is no longer what it was ``before``; whether it was replaced."""
-    now = read_watermark(connection, segment)
-    unchanged = now is None if before is None else before.holds_the_same(now)
-    if not unchanged:
+    if not same_watermark(read_watermark(connection, segment), before):
         return False
     connection.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
     if after is not None:
