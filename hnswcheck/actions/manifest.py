@@ -45,6 +45,7 @@ class Manifest:
         collection: id, name, tenant and database.
         watermark: the row of the VECTOR watermark that went with it.
         highest_seq_id: the last of the store's WAL at the time.
+        missing: records that the index lacked, after replay; None if unknown.
         phantoms: ids of the index that sqlite lacked, after replay; None if unknown.
         searchable: records that stayed searchable, from the WAL.
         after_repair: records that a repair can make searchable again.
@@ -59,6 +60,7 @@ class Manifest:
     collection: dict[str, str]
     watermark: WatermarkRow | None
     highest_seq_id: int
+    missing: int | None
     phantoms: int | None
     searchable: int
     after_repair: int
@@ -103,6 +105,7 @@ def _parsed(path: Path, found: Any) -> Manifest:
             "collection": {"id": str(), "name": str(), "tenant": str(), "database": str()},
             "watermark": watermark,
             "highest_seq_id": int(highest),
+            "missing": int() | None as missing,
             "phantoms": int() | None as phantoms,
             "searchable": int(searchable),
             "after_repair": int(after_repair),
@@ -123,6 +126,7 @@ def _parsed(path: Path, found: Any) -> Manifest:
         {key: str(value) for key, value in found["collection"].items()},
         watermark_from_json(watermark),
         highest,
+        missing,
         phantoms,
         searchable,
         after_repair,

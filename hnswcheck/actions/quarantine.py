@@ -288,6 +288,7 @@ def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -
                 {"id": c.id, "name": c.name, "tenant": c.tenant, "database": c.database},
                 row,
                 held.highest_seq_id(),
+                report.ledger.missing,
                 report.ledger.phantom,
                 fate.searchable,
                 fate.after_repair,

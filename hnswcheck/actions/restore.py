@@ -63,7 +63,7 @@ class _Plan:
     manifest: Manifest
     lost_writes: int
     lost_deletes: int
-    phantoms: int | None
+    present: Balance | None
     folders: tuple[Path, ...]
     states: States | None
 
@@ -142,9 +142,9 @@ def _plan(root: Path, name: str, progress: Progress = silent) -> _Plan:
         collection = _owner(root, view.database, manifest.segment)
         schema = read_schema(view.database)
         (target,) = read_targets(view, [collection], schema, with_ids=True)
-        writes, deletes, phantoms = _losses(root, view.database, target.with_ids(), manifest)
+        writes, deletes, present = _losses(root, view.database, target.with_ids(), manifest)
     states = before if states_if_quiet(root, folders) == before else None
-    return _Plan(manifest, writes, deletes, phantoms, folders, states)
+    return _Plan(manifest, writes, deletes, present, folders, states)
 
 
 def _manifest(root: Path, name: str, progress: Progress) -> Manifest:
@@ -171,8 +171,8 @@ def _owner(root: Path, database: Database, segment: str) -> Collection:
 
 def _losses(
     root: Path, database: Database, target: Target, manifest: Manifest
-) -> tuple[int, int, int | None]:
-    """Writes and deletes since that would be lost; and ids that only the present index has.
+) -> tuple[int, int, Balance | None]:
+    """Writes and deletes since that would be lost; and account 1 as it is now, if it matters.
 
     As long as Chroma has flushed nothing since, every write is still in the WAL.
     """
@@ -191,7 +191,7 @@ def _losses(
     missing = set(present.missing) if present else set()
     writes = [id for id in since if id not in in_wal and id not in missing]
     phantoms = len(old.phantom) - (manifest.phantoms or 0) if old else 0
-    return len(writes), max(0, phantoms), len(present.phantom) if present else None
+    return len(writes), max(0, phantoms), present
 
 
 def _balance_with(
@@ -231,7 +231,8 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
                 manifest.collection,
                 row,
                 held.highest_seq_id(),
-                plan.phantoms,
+                len(plan.present.missing) if plan.present else None,
+                len(plan.present.phantom) if plan.present else None,
                 0,
                 0,
                 files,

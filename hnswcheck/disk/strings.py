@@ -218,3 +218,18 @@ def find(wanted: Iterable[bytes], column: Strings) -> dict[bytes, int]:
     likely = np.isin(column.hashes, Strings.of(sought).hashes)
     candidates = ((column[i], i) for i in np.flatnonzero(likely).tolist())
     return {string: i for string, i in candidates if string in sought}
+
+
+def positions(left: Strings, right: Strings) -> Ints:
+    """int64 (len(left),): where each string of ``left`` stands in ``right``, -1 if nowhere."""
+    if not len(left) or not len(right):
+        return np.full(len(left), -1, np.int64)
+    order, hashes = np.argsort(right.hashes), right.sorted_hashes
+    place = np.minimum(np.searchsorted(hashes, left.hashes), len(right) - 1)
+    at: Ints = np.where(hashes[place] == left.hashes, order[place], -1)
+    index = np.flatnonzero(at >= 0)
+    unclear = index[~left.equals(index, right, at[index])]  # equal hashes, other bytes
+    if len(unclear):
+        known = find((left[i] for i in unclear.tolist()), right)
+        at[unclear] = [known.get(left[i], -1) for i in unclear.tolist()]
+    return at

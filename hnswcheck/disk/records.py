@@ -1,0 +1,90 @@
+"""Table ``embeddings`` with what tells when each record was made and last written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hnswcheck.disk.catalog import PAGE_RECORDS, integer
+from hnswcheck.disk.database import Database
+from hnswcheck.disk.strings import Ints, Strings
+from hnswcheck.errors import SqliteDamaged
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Records of one metadata segment, in the order in which they were made.
+
+    A new row gets a rowid above all that are there, so of two records that exist the one with the
+    larger rowid was made later.
+
+    Attributes:
+        ids: their ids.
+        rowids: int64 (n,), ascending.
+        seq_ids: int64 (n,): the last operation on each.
+    """
+
+    ids: Strings
+    rowids: Ints
+    seq_ids: Ints
+
+
+def read_records(database: Database, segment: str) -> Records:
+    """The records of a metadata segment.
+
+    Raises:
+        SqliteDamaged: a value is none that Chroma writes.
+    """
+    ids: list[bytes] = []
+    rowids: list[int] = []
+    seq_ids: list[int] = []
+    last = -1 << 63
+    while True:
+        page = database.rows(
+            "SELECT id, seq_id, embedding_id FROM embeddings"
+            " WHERE id > ? AND segment_id = CAST(? AS TEXT) ORDER BY id LIMIT ?",
+            (last, segment.encode(), PAGE_RECORDS),
+        )
+        for rowid, seq_id, record in page:
+            last = integer(rowid, "embeddings.id")
+            if not isinstance(record, bytes):
+                raise SqliteDamaged("embeddings.embedding_id is no text")
+            rowids.append(last)
+            seq_ids.append(_number(seq_id))
+            ids.append(record)
+        if len(page) < PAGE_RECORDS:
+            return Records(Strings.of(ids), np.array(rowids, np.int64), np.array(seq_ids, np.int64))
+
+
+def accounted(database: Database) -> int:
+    """The largest n such that each of the operations 1 to n is still known to the store.
+
+    Known is the last operation on a record that exists, and what the WAL holds. Where that is all,
+    nothing up to n was updated or deleted, but what the WAL shows.
+    """
+    known: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    for table, key in (("embeddings", "id"), ("embeddings_queue", "seq_id")):
+        last = -1 << 63
+        while True:
+            page = database.rows(
+                f"SELECT {key}, seq_id FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?",
+                (last, PAGE_RECORDS),
+            )
+            known.append(np.array([_number(seq_id) for _, seq_id in page], np.int64))
+            if len(page) < PAGE_RECORDS:
+                break
+            last = integer(page[-1][0], key)
+    numbers = np.unique(np.concatenate(known))
+    numbers = numbers[numbers > 0]
+    gaps = np.flatnonzero(numbers != np.arange(1, len(numbers) + 1))
+    return int(gaps[0]) if len(gaps) else len(numbers)
+
+
+def _number(seq_id: object) -> int:
+    """A seq_id: an integer in 1.x, 8 bytes big-endian before."""
+    if isinstance(seq_id, bytes) and len(seq_id) == 8:
+        return int.from_bytes(seq_id, "big", signed=True)
+    if isinstance(seq_id, int):
+        return seq_id
+    raise SqliteDamaged("embeddings.seq_id is no number")
