@@ -63,6 +63,7 @@ for thread in threads:
     thread.join()
 print(json.dumps({"failed": failed, "done": done}), flush=True)
 """
+HARMLESS = {"elements-unreachable"}
 LEVELS = ("probe", "standard", "standard", "deep")
 
 
@@ -79,7 +80,8 @@ def audit_until(store: Path, end: float) -> Counter[str]:
             said[f"{level}: {error.finding}"] += 1
             continue
         for segment in found.segments:
-            ids = {one.id for one in segment.findings if one.severity != "info"}
+            # Chroma's own indexes have elements that no search arrives at.
+            ids = {one.id for one in segment.findings if one.severity != "info"} - HARMLESS
             honest = segment.status in ("empty", "consistent", "lagging") and not ids
             changed = segment.status == "undecided" and ids == {"store-changed"}
             known = f"{level}: {segment.status}"

@@ -65,6 +65,13 @@ class ActionFailed(HnswcheckError):
     finding = ""
 
 
+class RepairRefused(HnswcheckError):
+    """A repair would need what is not there; the message says what."""
+
+    exit_code = 1
+    finding = ""
+
+
 class RestoreRefused(HnswcheckError):
     """Putting a folder back would lose what was written since, or is not possible."""
 

@@ -1,0 +1,342 @@
+"""For every record the best source of its vector that exists anywhere, and how good it is.
+
+Reads only. Sources are the log, the segment's own folder, and folders that were once the segment's
+and were moved aside, by us or by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hnswcheck.actions.manifest import Manifest, read_manifest
+from hnswcheck.checks.elements import place
+from hnswcheck.checks.ledger import check_rows
+from hnswcheck.checks.proof import (
+    FolderProof,
+    Grade,
+    Grades,
+    judge_folder,
+    read_log,
+)
+from hnswcheck.checks.sampling import Sampler
+from hnswcheck.checks.vectors import VectorFaults, differs, rows_in_index
+from hnswcheck.disk.catalog import Collection, watermark
+from hnswcheck.disk.database import Database
+from hnswcheck.disk.header import Header
+from hnswcheck.disk.idmap import IdMap
+from hnswcheck.disk.level0 import Elements, read_vectors
+from hnswcheck.disk.names import MANIFEST, OURS
+from hnswcheck.disk.records import Records, accounted, read_records
+from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, open_segment
+from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
+from hnswcheck.disk.wal import WalRow, is_complete, read_wal_vectors
+from hnswcheck.errors import HnswcheckError, RepairRefused, StoreUnreadable
+from hnswcheck.target import Target
+
+#: Sources by number: none, the log, then folders.
+NOWHERE, LOG, FIRST_FOLDER = -1, 0, 1
+CHUNK = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A segment folder as far as it can be read.
+
+    Attributes:
+        elements: None where not even the shape of an element is known.
+        norms: float32 (held,): of the elements, under cosine.
+        known_norms: so many of them are there; the others count as 1, which cosine does not see.
+    """
+
+    path: Path
+    header: Header | None
+    elements: Elements | None
+    norms: np.ndarray[tuple[int], np.dtype[np.float32]] | None
+    known_norms: int
+
+    def vectors(self, elements: Ints) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        """float32 (k, dimension): vectors of some elements, as they were added."""
+        assert self.header
+        found = read_vectors(self.path / LEVEL0, self.header, elements)
+        return found if self.norms is None else found * self.norms[elements, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """Where the vector of each record is.
+
+    Attributes:
+        records: the records after replay.
+        grades: uint8 (n,): of the best source, a :class:`Grade`.
+        sources: int8 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
+        at: int64 (n,): the seq_id in the log, or the element in the folder.
+        folders: the segment's own first.
+    """
+
+    records: Records
+    grades: Grades
+    sources: np.ndarray[tuple[int], np.dtype[np.int8]]
+    at: Ints
+    folders: tuple[Folder, ...]
+
+    def count(self, grade: Grade) -> int:
+        """How many records have no better vector than one of this grade."""
+        return int(np.count_nonzero(self.grades == grade))
+
+    def source_name(self, index: int) -> str:
+        """Where the vector of a record comes from."""
+        source = int(self.sources[index])
+        if source == NOWHERE:
+            return "nowhere"
+        return "wal" if source == LOG else self.folders[source - FIRST_FOLDER].path.name
+
+    def read(
+        self, chosen: Ints, database: Database, dimension: int
+    ) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
+        """float32 chunks (k, dimension): the vectors of some records, in their order.
+
+        Args:
+            chosen: int64 (m,): records that have a source.
+        """
+        for begin in range(0, len(chosen), CHUNK):
+            part = chosen[begin : begin + CHUNK]
+            vectors = np.empty((len(part), dimension), np.float32)
+            logged = np.flatnonzero(self.sources[part] == LOG)
+            rows = {int(self.at[part[i]]): i for i in logged.tolist()}
+            for page in read_wal_vectors(database, rows.keys()):
+                for seq_id, vector in page.items():
+                    vectors[rows[seq_id]] = np.frombuffer(vector, "<f4")
+            for number, folder in enumerate(self.folders, FIRST_FOLDER):
+                within = np.flatnonzero(self.sources[part] == number)
+                if len(within):
+                    vectors[within] = folder.vectors(self.at[part[within]])
+            yield vectors
+
+
+def salvage(database: Database, target: Target, balanced: bool) -> Salvage:
+    """Find the best source for each record of a collection.
+
+    Args:
+        balanced: an audit found that account 1 balances with the segment's own folder.
+
+    Raises:
+        RepairRefused: the log or the watermark of METADATA cannot be read, so that nobody knows
+            what the records are.
+        StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
+    """
+    c = target.collection
+    assert c.metadata
+    rows = target.read_all_wal()
+    if not target.records_known:
+        raise RepairRefused(f"collection {c.name!r}: METADATA's watermark cannot be read")
+    if c.dimension is None or any(check_rows(rows, c.dimension, Sampler())):
+        raise RepairRefused(f"collection {c.name!r}: the WAL has rows that Chroma cannot read")
+    complete = is_complete(database)
+    records = replayed(read_records(database, c.metadata.id), target.wal, target.metadata_start)
+    log = read_log(records, rows, accounted(database), complete)
+    grades, at = log.grades.copy(), log.seq_ids.copy()
+    sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
+    folders: list[Folder] = []
+    for path in (target.folder, *target.aside):
+        opened = _open(path, c) if path else None
+        if opened is None:
+            continue
+        folder, id_map = opened
+        number = len(folders) + FIRST_FOLDER
+        folders.append(folder)
+        own = path == target.folder
+        proof = _prove(folder, id_map, records, target, database, own and balanced, complete)
+        found = judge_folder(proof, records, log)
+        better = found > grades
+        grades[better], sources[better] = found[better], number
+        at[better] = proof.element[better]
+    return Salvage(records, grades, sources, at, tuple(folders))
+
+
+def replayed(records: Records, rows: Sequence[WalRow], watermark: int) -> Records:
+    """The records once METADATA has applied the rows past its watermark."""
+    pending = [row for row in rows if row.seq_id > watermark]
+    if not pending:
+        return records
+    known = find((row.id for row in pending), records.ids)
+    seq_ids = records.seq_ids.copy()
+    gone: set[int] = set()
+    made: dict[bytes, int] = {}
+    for row in pending:
+        place = known.get(row.id)
+        exists = row.id in made or (place is not None and place not in gone)
+        match row.operation:
+            case "delete" if exists:
+                if made.pop(row.id, None) is None and place is not None:
+                    gone.add(place)
+            case "add" | "upsert" if not exists:
+                made[row.id] = row.seq_id
+            case "update" | "upsert" if exists:
+                if row.id in made:
+                    made[row.id] = row.seq_id
+                elif place is not None:
+                    seq_ids[place] = row.seq_id
+            case _:
+                pass
+    stay = np.setdiff1d(np.arange(len(records.ids)), np.array(sorted(gone), np.int64))
+    last = int(records.rowids.max(initial=0))
+    return Records(
+        Strings.concatenated([records.ids.take(stay), Strings.of(made)]),
+        np.concatenate([records.rowids[stay], last + 1 + np.arange(len(made))]),
+        np.concatenate([seq_ids[stay], np.array(list(made.values()), np.int64)]),
+    )
+
+
+def _open(path: Path, collection: Collection) -> tuple[Folder, IdMap] | None:
+    """A folder and its id map, or what is left of it; None where that says nothing."""
+    try:
+        segment = open_segment(path)
+        if segment.irregular or segment.header is None:
+            return None
+        id_map = segment.read_id_map()
+        elements = segment.read_elements()
+    except StoreUnreadable:
+        return None
+    if id_map is None or elements is None or segment.header.dimension != collection.dimension:
+        return None
+    if collection.space != "cosine":
+        return Folder(path, segment.header, elements, None, 0), id_map
+    norms, known = np.ones(segment.held, np.float32), 0
+    if LENGTH in segment.states:
+        known = min(segment.held, segment.states[LENGTH].size // NORM_BYTES)
+        norms[:known] = np.fromfile(path / LENGTH, "<f4", known)
+    return Folder(path, segment.header, elements, norms, known), id_map
+
+
+def _prove(
+    folder: Folder,
+    id_map: IdMap,
+    records: Records,
+    target: Target,
+    database: Database,
+    balanced: bool,
+    complete: bool,
+) -> FolderProof:
+    assert folder.elements
+    placement = place(folder.elements, id_map)
+    pairs = id_map.id_to_label
+    at = positions(records.ids, pairs.ids)
+    mapped = at >= 0
+    element, labels = at.copy(), at.copy()
+    element[mapped] = placement.element[at[mapped]]
+    labels[mapped] = pairs.labels[at[mapped]]
+    there = element >= 0
+    ordered = id_map.shape == "dict" and not balanced  # else labels of 0.x may be among them
+    mixed = _is_mixed(folder, id_map, placement.element, labels[there], ordered)
+    moment, covered = None, False
+    if id_map.problem is None and not mixed and not (placement.element < 0).any():
+        moment, covered = _moment(folder, target, balanced)
+    if moment is not None and not _agrees_with_log(
+        folder, element, records, target, database, moment, complete
+    ):
+        moment = None
+    return FolderProof(
+        element,
+        _flagged(folder.elements.tombstoned, element),
+        _flagged(_faulty(folder), element),
+        element >= (np.iinfo(np.int64).max if folder.norms is None else folder.known_norms),
+        mapped,
+        id_map.problem is None,
+        mixed,
+        moment,
+        covered,
+    )
+
+
+def _flagged(flags: Flags, element: Ints) -> Flags:
+    """bool (n,): the flag of each record's element, False for none."""
+    found = np.zeros(len(element), bool)
+    there = element >= 0
+    found[there] = flags[element[there]]
+    return found
+
+
+def _is_mixed(folder: Folder, id_map: IdMap, element: Ints, labels: Ints, ordered: bool) -> bool:
+    """Whether labels cannot be those of one history.
+
+    In one history each label is one element's, labels that are not there yet are larger than all
+    that are, and in 1.x a record that was made later has the larger label.
+    """
+    assert folder.elements
+    stored = folder.elements.labels
+    if len(np.unique(stored)) != len(stored):
+        return True
+    both = len(id_map.label_to_id.labels) and id_map.problem is None
+    if both and not np.array_equal(
+        np.sort(id_map.label_to_id.labels), np.sort(id_map.id_to_label.labels)
+    ):
+        return True
+    missing = id_map.id_to_label.labels[element < 0]
+    if len(missing) and len(stored) and int(missing.min()) <= int(stored.max()):
+        return True
+    return bool(ordered and (np.diff(labels) <= 0).any())
+
+
+def _moment(folder: Folder, target: Target, balanced: bool) -> tuple[int | None, bool]:
+    """The operation that the folder was written after, if that is certain."""
+    if folder.path == target.folder:
+        return (target.start, True) if balanced and target.start_known else (None, False)
+    if not OURS.fullmatch(folder.path.name):
+        return None, False
+    manifest = _manifest(folder.path)
+    if manifest is None or manifest.missing != 0 or manifest.phantoms != 0:
+        return None, False
+    if manifest.watermark is None:
+        return None, False
+    mark = watermark(manifest.watermark.raw)
+    if not mark.is_number(target.integers):
+        return None, False
+    never_flushed_since = target.vector_watermark is None and not target.peek.present
+    return mark.value, never_flushed_since
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder.with_name(folder.name + MANIFEST))
+    except HnswcheckError:
+        return None
+
+
+def _agrees_with_log(
+    folder: Folder,
+    element: Ints,
+    records: Records,
+    target: Target,
+    database: Database,
+    moment: int,
+    complete: bool,
+) -> bool:
+    """Whether what the log still has of the time before says the same."""
+    expected = rows_in_index(target.read_all_wal(), moment, complete)
+    at = find(expected, records.ids)
+    place = {expected[record]: int(element[i]) for record, i in at.items() if element[i] >= 0}
+    for page in read_wal_vectors(database, place.keys()):
+        for seq_id, logged in page.items():
+            stored = folder.vectors(np.array([place[seq_id]]))[0]
+            norm = None if folder.norms is None else 1.0
+            if differs(stored, norm, np.frombuffer(logged, "<f4")):
+                return False
+    return True
+
+
+def _faulty(folder: Folder) -> Flags:
+    """bool (held,): vectors that cannot be what Chroma stored."""
+    assert folder.elements
+    assert folder.header
+    faults = VectorFaults(folder.norms)
+    held = len(folder.elements.labels)
+    segment = replace(open_segment(folder.path), header=folder.header)
+    segment.read_elements(faults.visit)
+    faulty = np.zeros(held, bool)
+    for places in faults.elements.values():
+        faulty[places] = True
+    return faulty

@@ -1,0 +1,177 @@
+"""What proves that a vector is the record's own?
+
+A record's vector is what its last operation with a vector wrote. The log knows the latest ones; an
+element of a segment knows what was true when the segment was written. So all depends on *when*
+that was: a label alone proves nothing (a skewed backup holds vectors from before an update), and
+after two writers not even whose vector it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnswcheck.disk.records import Records
+from hnswcheck.disk.strings import Flags, Ints, find
+from hnswcheck.disk.wal import WalRow
+
+#: Above every seq_id.
+NEVER = np.iinfo(np.int64).max
+
+Grades = NDArray[np.uint8]
+
+
+class Grade(IntEnum):
+    """How good the best vector of a record is; of two, the larger is the better one."""
+
+    LOST = 0  # it is nowhere
+    SUSPECT = 1  # an element of several histories, or with a delete mark
+    OUTDATED = 2  # from before the last operation on the record
+    UNCONFIRMED = 3  # nothing speaks for it or against it
+    INFERRED = 4  # by an id map that was put together from the order of the records
+    PROVEN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LogProof:
+    """What the log says of each record.
+
+    Attributes:
+        seq_ids: int64 (n,): the row that holds its last vector; 0 where the log has none.
+        grades: uint8 (n,): how sure it is that this row took effect.
+        made: int64 (n,): the operation that made the record; 0 where that is not known.
+    """
+
+    seq_ids: Ints
+    grades: Grades
+    made: Ints
+
+
+@dataclass(slots=True)
+class _History:
+    exists: bool | None
+    vector: int = 0
+    sure: bool = True
+    made: int = 0
+
+
+def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete: bool) -> LogProof:
+    """Follow every record through the log.
+
+    An add of an id that exists has no effect, so an add counts for sure only where the id is known
+    not to have been there: the log was never purged; or it was the last operation on the record,
+    and sqlite took it; or a record that was made earlier was made by a row of this log already.
+
+    Args:
+        rows: all that the log has of the collection, in order.
+        accounted: nothing up to this operation was updated or deleted, but what the log shows.
+        complete: the log was never purged.
+    """
+    at = find({row.id for row in rows}, records.ids)
+    first: dict[bytes, WalRow] = {}
+    for row in rows:
+        first.setdefault(row.id, row)
+    by_log = [
+        int(records.rowids[place])
+        for record, place in at.items()
+        if first[record].operation == "add" and records.seq_ids[place] == first[record].seq_id
+    ]
+    since_log = min(by_log, default=NEVER)
+    histories: dict[bytes, _History] = {}
+    for row in rows:
+        history = histories.get(row.id)
+        if history is None:
+            place = at.get(row.id)
+            fresh = complete or (place is not None and int(records.rowids[place]) >= since_log)
+            history = histories[row.id] = _History(False if fresh else None)
+        _follow(history, row)
+    seq_ids, made = np.zeros(len(records.ids), np.int64), np.zeros(len(records.ids), np.int64)
+    grades: Grades = np.zeros(len(records.ids), np.uint8)
+    untouched = records.seq_ids <= accounted
+    untouched[list(at.values())] = False
+    made[untouched] = records.seq_ids[untouched]
+    for record, place in at.items():
+        history = histories[record]
+        made[place] = history.made
+        if history.vector:
+            seq_ids[place] = history.vector
+            grades[place] = Grade.PROVEN if history.sure else Grade.UNCONFIRMED
+    return LogProof(seq_ids, grades, made)
+
+
+def _follow(history: _History, row: WalRow) -> None:
+    has_vector = row.vector_bytes is not None
+    match row.operation:
+        case "add" if history.exists is not True:
+            history.vector, history.sure = row.seq_id, history.exists is False
+            history.made = row.seq_id if history.exists is False else 0
+            history.exists = True
+        case "upsert":
+            if history.exists is False:
+                history.made = row.seq_id
+            history.exists = True
+            if has_vector:
+                history.vector, history.sure = row.seq_id, True
+        case "update" if history.exists is not False and has_vector:
+            history.vector, history.sure = row.seq_id, True
+        case "delete":
+            history.exists, history.vector, history.sure, history.made = False, 0, True, 0
+        case _:
+            pass
+
+
+@dataclass(frozen=True, slots=True)
+class FolderProof:
+    """What is known of a folder, laid beside the records.
+
+    Attributes:
+        element: int64 (n,): each record's element, -1 where it has none.
+        tombstoned: bool (n,): that element is marked deleted.
+        damaged: bool (n,): its vector cannot be what Chroma stored.
+        scaleless: bool (n,): only the direction of its vector is known, under cosine.
+        mapped: bool (n,): the folder's id map names the record.
+        whole_map: the id map was read to its end, so a record that it lacks was made later.
+        mixed: elements or labels of several histories.
+        moment: the operation up to which it reflects all, and none after; None if not known.
+        covered: the log still has all that came after.
+    """
+
+    element: Ints
+    tombstoned: Flags
+    damaged: Flags
+    scaleless: Flags
+    mapped: Flags
+    whole_map: bool
+    mixed: bool
+    moment: int | None
+    covered: bool
+
+
+def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades:
+    """uint8 (n,): how good the folder's vector of each record is."""
+    there = (folder.element >= 0) & ~folder.damaged
+    grades: Grades = np.zeros(len(there), np.uint8)
+    if folder.mixed:
+        grades[there] = Grade.SUSPECT
+        return grades
+    if folder.moment is not None:
+        grades[there] = Grade.OUTDATED
+        current = records.seq_ids <= folder.moment
+        grades[there & (current | folder.covered)] = Grade.PROVEN
+    else:
+        grades[there] = Grade.UNCONFIRMED
+        # The folder is older than every record that it lacks ...
+        later = records.seq_ids[~folder.mapped] if folder.whole_map else np.zeros(0, np.int64)
+        before = int(later.min()) if len(later) else NEVER
+        grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
+        # ... and no older than any that it has.
+        after = int(log.made[there].max(initial=0))
+        made_only = (log.made > 0) & (log.made == records.seq_ids)
+        grades[there & ((records.seq_ids <= after) | made_only)] = Grade.PROVEN
+    grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
+    grades[there & folder.tombstoned] = Grade.SUSPECT
+    return grades
