@@ -6,7 +6,7 @@ and were moved aside, by us or by others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 from hnswcheck.actions.manifest import Manifest, read_manifest
 from hnswcheck.checks.elements import place
 from hnswcheck.checks.ledger import check_rows
+from hnswcheck.checks.order import Order, possible_orders, proven_order
 from hnswcheck.checks.proof import (
     FolderProof,
     Grade,
@@ -24,14 +25,16 @@ from hnswcheck.checks.proof import (
 )
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.vectors import VectorFaults, differs, rows_in_index
-from hnswcheck.disk.catalog import Collection, watermark
+from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.header import Header
+from hnswcheck.disk.header import Header, shaped
 from hnswcheck.disk.idmap import IdMap
+from hnswcheck.disk.labels import find_labels
 from hnswcheck.disk.level0 import Elements, read_vectors
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.records import Records, accounted, read_records
-from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, open_segment
+from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, SegmentFolder, open_segment
+from hnswcheck.disk.settings import DEFAULT_M, IndexSettings
 from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
 from hnswcheck.disk.wal import WalRow, is_complete, read_wal_vectors
 from hnswcheck.errors import HnswcheckError, RepairRefused, StoreUnreadable
@@ -40,6 +43,8 @@ from hnswcheck.target import Target
 #: Sources by number: none, the log, then folders.
 NOWHERE, LOG, FIRST_FOLDER = -1, 0, 1
 CHUNK = 1 << 12
+#: Of so many labels per element at most every other one was deleted and purged.
+PLAUSIBLE_LABELS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +122,11 @@ class Salvage:
             yield vectors
 
 
-def salvage(database: Database, target: Target, balanced: bool) -> Salvage:
+def salvage(database: Database, target: Target, settings: IndexSettings, balanced: bool) -> Salvage:
     """Find the best source for each record of a collection.
 
     Args:
+        settings: for an index whose header is gone.
         balanced: an audit found that account 1 balances with the segment's own folder.
 
     Raises:
@@ -142,14 +148,24 @@ def salvage(database: Database, target: Target, balanced: bool) -> Salvage:
     sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
     folders: list[Folder] = []
     for path in (target.folder, *target.aside):
-        opened = _open(path, c) if path else None
+        opened = _open(path, target, settings) if path else None
         if opened is None:
             continue
         folder, id_map = opened
         number = len(folders) + FIRST_FOLDER
         folders.append(folder)
         own = path == target.folder
-        proof = _prove(folder, id_map, records, target, database, own and balanced, complete)
+        order, sure = None, False
+        if own and (id_map is None or id_map.problem is not None):
+            order, sure = _by_order(folder, records, target, database)
+        if order is not None and (sure or id_map is None or not len(id_map.id_to_label.ids)):
+            proof = _prove_by_order(folder, order, sure)
+        elif id_map is not None:
+            proof = _prove(
+                folder, _better_half(id_map), records, target, database, own and balanced, complete
+            )
+        else:
+            continue
         found = judge_folder(proof, records, log)
         better = found > grades
         grades[better], sources[better] = found[better], number
@@ -191,25 +207,80 @@ def replayed(records: Records, rows: Sequence[WalRow], watermark: int) -> Record
     )
 
 
-def _open(path: Path, collection: Collection) -> tuple[Folder, IdMap] | None:
-    """A folder and its id map, or what is left of it; None where that says nothing."""
+def _open(
+    path: Path, target: Target, settings: IndexSettings
+) -> tuple[Folder, IdMap | None] | None:
+    """A folder and what is left of its id map; None where no element can be read."""
+    c = target.collection
+    assert c.dimension is not None
     try:
         segment = open_segment(path)
-        if segment.irregular or segment.header is None:
+        if segment.irregular:
             return None
+        if segment.header is None and LEVEL0 in segment.states:
+            segment = _with_guessed_header(segment, c.dimension, settings)
         id_map = segment.read_id_map()
         elements = segment.read_elements()
     except StoreUnreadable:
         return None
-    if id_map is None or elements is None or segment.header.dimension != collection.dimension:
+    if segment.header is None or elements is None or segment.header.dimension != c.dimension:
         return None
-    if collection.space != "cosine":
-        return Folder(path, segment.header, elements, None, 0), id_map
-    norms, known = np.ones(segment.held, np.float32), 0
-    if LENGTH in segment.states:
-        known = min(segment.held, segment.states[LENGTH].size // NORM_BYTES)
-        norms[:known] = np.fromfile(path / LENGTH, "<f4", known)
+    norms, known = None, 0
+    if c.space == "cosine":
+        norms = np.ones(segment.held, np.float32)
+        if LENGTH in segment.states:
+            known = min(segment.held, segment.states[LENGTH].size // NORM_BYTES)
+            norms[:known] = np.fromfile(path / LENGTH, "<f4", known)
     return Folder(path, segment.header, elements, norms, known), id_map
+
+
+def _with_guessed_header(
+    segment: SegmentFolder, dimension: int, settings: IndexSettings
+) -> SegmentFolder:
+    """With the header that the collection's settings would give, if the elements bear it out.
+
+    Labels are handed out from 1, each once; read at the wrong places they would be anything.
+    """
+    size = segment.states[LEVEL0].size
+    for m in dict.fromkeys((settings.m, DEFAULT_M)):
+        stride = shaped(dimension, m, settings.ef_construction, 0).stride
+        header = shaped(dimension, m, settings.ef_construction, size // stride)
+        guess = replace(segment, header=header, contradictions=())
+        elements = guess.read_elements()
+        labels = elements.labels if elements else np.zeros(0, np.uint64)
+        used = int(np.count_nonzero(labels))  # an index has room for more elements at its end
+        if used and not labels[used:].any() and int(labels.max()) <= PLAUSIBLE_LABELS * used:
+            whole = replace(header, cur_element_count=used)
+            return replace(guess, header=whole)
+    return segment
+
+
+def _better_half(id_map: IdMap) -> IdMap:
+    """With the longer of the two maps of a file that is cut or contradicts itself."""
+    if id_map.problem is None or len(id_map.id_to_label.ids) >= len(id_map.label_to_id.ids):
+        return id_map
+    return replace(id_map, id_to_label=id_map.label_to_id)
+
+
+def _by_order(
+    folder: Folder, records: Records, target: Target, database: Database
+) -> tuple[Order | None, bool]:
+    """The labels of the records by their order, if 1.x wrote them; and whether that is proven."""
+    assert folder.elements
+    mark = target.vector_watermark
+    unique = len(np.unique(folder.elements.labels)) == len(folder.elements.labels)
+    if not (target.integers and unique and (mark is None or mark.is_number(True))):
+        return None, False
+    flushed = mark.value if mark else 0
+
+    def agrees(vectors: dict[int, int]) -> bool:
+        assert folder.elements
+        labels = np.array(list(vectors), np.uint64)
+        at = find_labels(folder.elements.labels, labels).tolist()
+        return _holds(folder, dict(zip(vectors.values(), at, strict=True)), database)
+
+    orders = possible_orders(records, target.read_all_wal(), flushed, folder.elements)
+    return proven_order(orders, agrees)
 
 
 def _prove(
@@ -233,7 +304,9 @@ def _prove(
     ordered = id_map.shape == "dict" and not balanced  # else labels of 0.x may be among them
     mixed = _is_mixed(folder, id_map, placement.element, labels[there], ordered)
     moment, covered = None, False
-    if id_map.problem is None and not mixed and not (placement.element < 0).any():
+    total = np.uint64(id_map.total_elements_added or 0)
+    stray = placement.unmapped & (folder.elements.labels <= total)
+    if id_map.problem is None and not (mixed or stray.any() or (placement.element < 0).any()):
         moment, covered = _moment(folder, target, balanced)
     if moment is not None and not _agrees_with_log(
         folder, element, records, target, database, moment, complete
@@ -243,13 +316,45 @@ def _prove(
         element,
         _flagged(folder.elements.tombstoned, element),
         _flagged(_faulty(folder), element),
-        element >= (np.iinfo(np.int64).max if folder.norms is None else folder.known_norms),
+        _scaleless(folder, element),
         mapped,
         id_map.problem is None,
+        _has_strangers(pairs.ids, records, target.read_all_wal()),
         mixed,
         moment,
         covered,
     )
+
+
+def _prove_by_order(folder: Folder, order: Order, sure: bool) -> FolderProof:
+    assert folder.elements
+    element = np.full(len(order.labels), -1, np.int64)
+    named = order.labels > 0
+    element[named] = find_labels(folder.elements.labels, order.labels[named])
+    return FolderProof(
+        element,
+        _flagged(folder.elements.tombstoned, element),
+        _flagged(_faulty(folder), element),
+        _scaleless(folder, element),
+        named,
+        whole_map=True,
+        strangers=False,
+        mixed=False,
+        moment=order.moment,
+        covered=True,
+        inferred=not sure,
+    )
+
+
+def _scaleless(folder: Folder, element: Ints) -> Flags:
+    if folder.norms is None:
+        return np.zeros(len(element), bool)
+    return element >= folder.known_norms
+
+
+def _has_strangers(ids: Strings, records: Records, rows: Sequence[WalRow]) -> bool:
+    known = Strings.concatenated([records.ids, Strings.of({row.id for row in rows})])
+    return bool((positions(ids, known) < 0).any())
 
 
 def _flagged(flags: Flags, element: Ints) -> Flags:
@@ -319,10 +424,19 @@ def _agrees_with_log(
     expected = rows_in_index(target.read_all_wal(), moment, complete)
     at = find(expected, records.ids)
     place = {expected[record]: int(element[i]) for record, i in at.items() if element[i] >= 0}
-    for page in read_wal_vectors(database, place.keys()):
+    return _holds(folder, place, database)
+
+
+def _holds(folder: Folder, places: Mapping[int, int], database: Database) -> bool:
+    """Whether elements hold the vectors of rows of the log.
+
+    Args:
+        places: the element of each seq_id.
+    """
+    norm = None if folder.norms is None else 1.0
+    for page in read_wal_vectors(database, places.keys()):
         for seq_id, logged in page.items():
-            stored = folder.vectors(np.array([place[seq_id]]))[0]
-            norm = None if folder.norms is None else 1.0
+            stored = folder.vectors(np.array([places[seq_id]]))[0]
             if differs(stored, norm, np.frombuffer(logged, "<f4")):
                 return False
     return True

@@ -135,9 +135,12 @@ class FolderProof:
         scaleless: bool (n,): only the direction of its vector is known, under cosine.
         mapped: bool (n,): the folder's id map names the record.
         whole_map: the id map was read to its end, so a record that it lacks was made later.
+        strangers: it names ids that neither sqlite nor the log knows: deleted since, or, where the
+            folder is newer than sqlite, not made yet.
         mixed: elements or labels of several histories.
         moment: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
+        inferred: whose element is whose was only inferred.
     """
 
     element: Ints
@@ -146,9 +149,11 @@ class FolderProof:
     scaleless: Flags
     mapped: Flags
     whole_map: bool
+    strangers: bool
     mixed: bool
     moment: int | None
     covered: bool
+    inferred: bool = False
 
 
 def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades:
@@ -166,12 +171,19 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
         grades[there] = Grade.UNCONFIRMED
         # The folder is older than every record that it lacks ...
         later = records.seq_ids[~folder.mapped] if folder.whole_map else np.zeros(0, np.int64)
+        if folder.strangers and not len(later):  # or it is newer than sqlite
+            return grades
         before = int(later.min()) if len(later) else NEVER
-        grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
-        # ... and no older than any that it has.
+        # ... and no older than any that it has. In one history.
         after = int(log.made[there].max(initial=0))
+        if after >= before:
+            grades[there] = Grade.SUSPECT
+            return grades
+        grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
         made_only = (log.made > 0) & (log.made == records.seq_ids)
         grades[there & ((records.seq_ids <= after) | made_only)] = Grade.PROVEN
     grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
+    if folder.inferred:
+        grades[grades == Grade.PROVEN] = Grade.INFERRED
     grades[there & folder.tombstoned] = Grade.SUSPECT
     return grades

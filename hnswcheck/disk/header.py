@@ -114,6 +114,28 @@ class Header:
         return wrong
 
 
+def shaped(dimension: int, m: int, ef_construction: int, count: int) -> Header:
+    """The header of an index of this shape, as far as reading its elements needs one."""
+    offset_data = 4 + 4 * (2 * m)
+    label_offset = offset_data + 4 * dimension
+    return Header(
+        persistence_version=PERSISTENCE_VERSION,
+        offset_level0=0,
+        max_elements=count,
+        cur_element_count=count,
+        size_data_per_element=label_offset + 8,
+        label_offset=label_offset,
+        offset_data=offset_data,
+        maxlevel=-1,
+        enterpoint_node=NO_ENTRY_POINT,
+        max_m=m,
+        max_m0=2 * m,
+        m=m,
+        mult=1 / math.log(m) if m > 1 else math.inf,
+        ef_construction=ef_construction,
+    )
+
+
 def parse_header(data: bytes) -> Header:
     """Read the fields of header.bin.
 
