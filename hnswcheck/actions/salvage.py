@@ -279,7 +279,10 @@ def _by_order(
         at = find_labels(folder.elements.labels, labels).tolist()
         return _holds(folder, dict(zip(vectors.values(), at, strict=True)), database)
 
-    orders = possible_orders(records, target.read_all_wal(), flushed, folder.elements)
+    rows = target.read_all_wal()
+    known = rows_in_index(rows, flushed, is_complete(database))
+    live = np.sort(folder.elements.labels[~folder.elements.tombstoned])
+    orders = possible_orders(records, rows, flushed, known, live)
     return proven_order(orders, agrees)
 
 
