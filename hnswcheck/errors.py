@@ -72,6 +72,12 @@ class RepairRefused(HnswcheckError):
     finding = ""
 
 
+class RepairFailed(HnswcheckError):
+    """What a repair made was not right, and was taken back."""
+
+    finding = ""
+
+
 class RestoreRefused(HnswcheckError):
     """Putting a folder back would lose what was written since, or is not possible."""
 

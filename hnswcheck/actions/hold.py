@@ -14,7 +14,7 @@ from hnswcheck.actions.users import users_of
 from hnswcheck.apart import sole_use
 from hnswcheck.disk.database import DATABASE, NeedsCopy, translated
 from hnswcheck.disk.names import UUID
-from hnswcheck.disk.view import States, check_path, settled_states
+from hnswcheck.disk.view import FileState, States, check_path, list_directory, settled_states
 from hnswcheck.errors import SqliteBusy, StoreChanged, StoreInUse, StoreUnreadable
 
 POLL_SECONDS = 0.2
@@ -59,10 +59,8 @@ def hold(root: Path, wait: float = 0.0) -> Iterator[Held]:
         HnswcheckError: sqlite cannot lock it.
     """
     until = time.monotonic() + wait
-    database = check_path(root)
-    with sole_use(database) as sole:
-        if not sole:
-            raise StoreInUse(f"{root}: this process itself ({os.getpid()}) has the store open")
+    with reading(root):
+        database = check_path(root)
         while True:
             with closing(_connection(database)) as connection:
                 locked = _lock(connection)
@@ -84,6 +82,19 @@ def hold(root: Path, wait: float = 0.0) -> Iterator[Held]:
 
 
 @contextmanager
+def reading(root: Path) -> Iterator[None]:
+    """Nothing else in this process reads the database meanwhile, which would drop its locks.
+
+    Raises:
+        StoreInUse: something in this process has it open.
+    """
+    with sole_use(root / DATABASE) as sole:
+        if not sole:
+            raise StoreInUse(f"{root}: this process itself ({os.getpid()}) has the store open")
+        yield
+
+
+@contextmanager
 def hold_unchanged(
     root: Path, folders: Sequence[Path], states: States | None, wait: float
 ) -> Iterator[Held]:
@@ -100,19 +111,24 @@ def hold_unchanged(
 
 def segment_folders(root: Path) -> list[Path]:
     """What is called like the folder of a segment."""
-    return sorted(path for path in root.iterdir() if UUID.fullmatch(path.name))
+    return [root / state.name for state in list_directory(root) if UUID.fullmatch(state.name)]
 
 
 def states_if_quiet(root: Path, folders: Sequence[Path]) -> States | None:
     """What chroma.sqlite3 and the files in ``folders`` are; None if others write to them.
 
-    Without the empty -wal that opening a database in WAL mode makes.
+    Without journals: sqlite touches them when it takes a lock, and who writes one writes the
+    database, too. An empty -wal is what opening a database in WAL mode makes.
     """
     try:
         states = settled_states(root, folders)
     except StoreChanged:
         return None
-    return tuple(s for s in states if s and not (s.name.endswith("-wal") and not s.size))
+    return tuple(state for state in states if state and not _is_passing(state))
+
+
+def _is_passing(state: FileState) -> bool:
+    return state.name.endswith("-journal") or (state.name.endswith("-wal") and not state.size)
 
 
 def _connection(database: Path) -> sqlite3.Connection:

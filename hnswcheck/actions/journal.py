@@ -2,8 +2,8 @@
 
 An action moves folders within the persist directory and changes watermarks. Its journal names all
 of that. Then manifests are written, folders renamed, and the watermarks committed, in this order,
-each durable before the next; the journal goes last. The last rename of a step decides: whoever
-finds the journal finishes a step whose folder has moved, and takes back one whose folder has not.
+each durable before the next; the journal goes last. The last rename decides: whoever finds the
+journal finishes an action whose folders have all moved, and takes back one where some have not.
 
 What happens to the store between the stop and that is respected: a folder or a watermark that
 Chroma has written anew is left as it is.
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from hnswcheck.actions.durable import sync_directory, write_durably
 from hnswcheck.actions.hold import Held
@@ -29,9 +30,9 @@ from hnswcheck.actions.watermark import (
     watermark_from_json,
     write_watermark,
 )
-from hnswcheck.disk.names import JOURNAL, MANIFEST, OURS, UUID
+from hnswcheck.disk.names import JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
 from hnswcheck.disk.text import path_text
-from hnswcheck.disk.view import look_at
+from hnswcheck.disk.view import list_directory, look_at
 from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
 
 SCHEMA_ID = "hnswcheck.journal/1"
@@ -39,7 +40,7 @@ SCHEMA_ID = "hnswcheck.journal/1"
 DRAFT = JOURNAL + ".new"
 LARGEST_JOURNAL = 1 << 26
 
-Action = Literal["quarantine", "restore"]
+Action = Literal["quarantine", "restore", "repair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +67,9 @@ class Step:
             return _is_there(root / target)
         return not _is_there(root / source)
 
-    @property
-    def empties(self) -> bool:
-        """Whether it leaves the segment without a folder."""
-        return self.moves[-1][0] == self.segment
+    def is_overtaken(self, root: Path) -> bool:
+        """Whether Chroma has made a folder anew in the place of one that went."""
+        return self.moves[-1][0] == self.segment and _holds_anything(root / self.segment)
 
 
 def perform(
@@ -90,6 +90,7 @@ def perform(
             write_durably(held.root / name, content)
         for step in steps:
             for source, target in step.moves:
+                sync_directory(held.root)  # no folder may move before its manifest is there
                 (held.root / source).rename(held.root / target)
         sync_directory(held.root)
         for step in steps:
@@ -103,6 +104,8 @@ def perform(
 def recover(held: Held) -> list[str]:
     """Finish or take back what an earlier action left; what was done, a line per segment.
 
+    A rebuilt index that never took its place goes.
+
     Raises:
         StoreUnreadable: the journal is none of ours.
         ActionFailed: the system refused something; the journal stays.
@@ -110,18 +113,35 @@ def recover(held: Held) -> list[str]:
     with _failing(f"{held.root}: an unfinished action could not be finished"):
         _remove(held.root / DRAFT)
         if look_at(held.root / JOURNAL) is None:
+            remove_rebuilt(held.root)
             return []
         action, steps = _read_journal(held.root)
         done = [step for step in steps if step.is_done(held.root)]
+        if len(done) < len(steps):  # so nothing was committed
+            done = [step for step in done if step.is_overtaken(held.root)]
         _take_back(held.root, [step for step in steps if step not in done])
         sync_directory(held.root)
         for step in done:
-            if not (step.empties and _holds_anything(held.root / step.segment)):
+            if not step.is_overtaken(held.root):
                 write_watermark(held.connection, step.segment, step.before, step.after)
         held.commit()
         _clean_up(held.root, done)
+        remove_rebuilt(held.root)
     said = {True: "finished", False: "took back"}
     return [f"{said[step in done]} the {action} of segment {step.segment}" for step in steps]
+
+
+def remove_rebuilt(root: Path) -> None:
+    """Remove new indexes that are not in the place of any segment's folder.
+
+    Raises:
+        OSError: the system refused.
+    """
+    for state in list_directory(root):
+        if state.is_directory and REBUILT.fullmatch(state.name):
+            shutil.rmtree(root / state.name)
+        elif state.is_file and REBUILT.fullmatch(state.name.removesuffix(SCRATCH)):
+            (root / state.name).unlink()
 
 
 def is_unfinished(root: Path) -> bool:
@@ -146,10 +166,10 @@ def _read_journal(root: Path) -> tuple[str, list[Step]]:
             raise FormatError("no file of ours")
         found = json.loads(path.read_bytes())
         match found:
-            case {"schema": schema, "action": "quarantine" | "restore" as action, "steps": list()}:
-                if schema != SCHEMA_ID:
-                    raise FormatError(f"schema {schema!r}, written by another version")
-                return action, [_step(step) for step in found["steps"]]
+            case {"schema": schema} if schema != SCHEMA_ID:
+                raise FormatError(f"schema {schema!r}, written by another version")
+            case {"action": str(action), "steps": [*steps]} if action in get_args(Action):
+                return action, [_step(step) for step in steps]
         raise FormatError("not a journal")
     except (ValueError, RecursionError, FormatError) as error:
         text = f"{path}: {error}; move it away once you know what it is"
@@ -182,8 +202,8 @@ def _step(found: Any) -> Step:
 def _belongs(name: object, segment: str) -> bool:
     if not isinstance(name, str):
         return False
-    aside = OURS.fullmatch(name)
-    return name == segment or (aside is not None and aside.group(1) == segment)
+    ours = OURS.fullmatch(name) or REBUILT.fullmatch(name)
+    return name == segment or (ours is not None and ours.group(1) == segment)
 
 
 @contextmanager
@@ -192,7 +212,8 @@ def _taken_back(held: Held, steps: Sequence[Step]) -> Iterator[None]:
         yield
     except BaseException as error:
         try:
-            if not _is_committed(held, steps):  # else a signal came after the last instruction
+            committed = _is_committed(held, steps)
+            if not committed:  # else a signal came after the last instruction
                 _take_back(held.root, steps)
                 _clean_up(held.root, ())
                 _remove(held.root / DRAFT)
@@ -201,6 +222,11 @@ def _taken_back(held: Held, steps: Sequence[Step]) -> Iterator[None]:
                 f"{held.root}: stopped half way ({_why(error)}) and could not go back ({second});"
                 " the next quarantine or restore will"
             ) from error
+        if committed and isinstance(error, (OSError, sqlite3.Error)):
+            raise ActionFailed(
+                f"{held.root}: done, but the system did not confirm it ({_why(error)});"
+                " the next quarantine or restore makes sure"
+            ) from error
         raise
 
 
@@ -208,11 +234,8 @@ def _is_committed(held: Held, steps: Sequence[Step]) -> bool:
     """Whether the watermarks were changed for good: a failed COMMIT may end a transaction, too."""
     if held.connection.in_transaction:
         return False
-    changed = [step for step in steps if step.before != step.after]
-    return any(
-        same_watermark(read_watermark(held.connection, step.segment), step.after)
-        for step in changed
-    )
+    rows = [(step, read_watermark(held.connection, step.segment)) for step in steps]
+    return any(row != step.before and same_watermark(row, step.after) for step, row in rows)
 
 
 def _take_back(root: Path, steps: Sequence[Step]) -> None:
@@ -220,9 +243,10 @@ def _take_back(root: Path, steps: Sequence[Step]) -> None:
         for source, target in reversed(step.moves):
             if _is_there(root / target) and not _holds_anything(root / source):
                 (root / target).rename(root / source)
-        for name in step.adds:
-            if not _is_there(root / name.removesuffix(MANIFEST)):
-                _remove(root / name)
+                sync_directory(root)  # its manifest goes only when it is back for good
+    for name in (name for step in steps for name in step.adds):
+        if not _is_there(root / name.removesuffix(MANIFEST)):
+            _remove(root / name)
 
 
 def _clean_up(root: Path, done: Sequence[Step]) -> None:

@@ -19,7 +19,7 @@ from hnswcheck.errors import FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.report import Tool
 
 SCHEMA_ID = "hnswcheck.quarantine/1"
-LARGEST_MANIFEST = 1 << 24
+LARGEST_MANIFEST = 1 << 28
 CHUNK = 1 << 20
 
 
@@ -46,7 +46,7 @@ class Manifest:
         watermark: the row of the VECTOR watermark that went with it.
         highest_seq_id: the last of the store's WAL at the time.
         missing: records that the index lacked, after replay; None if unknown.
-        phantoms: ids of the index that sqlite lacked, after replay; None if unknown.
+        strangers: ids of the index that sqlite lacked, after replay; None if unknown.
         searchable: records that stayed searchable, from the WAL.
         after_repair: records that a repair can make searchable again.
         files: what was in it.
@@ -61,7 +61,7 @@ class Manifest:
     watermark: WatermarkRow | None
     highest_seq_id: int
     missing: int | None
-    phantoms: int | None
+    strangers: tuple[str, ...] | None
     searchable: int
     after_repair: int
     files: tuple[FilePrint, ...]
@@ -72,6 +72,11 @@ class Manifest:
     def to_json(self) -> bytes:
         """The content of the file."""
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+
+def as_text(id: bytes) -> str:
+    """An id as JSON can hold it, whatever its bytes: no two become the same."""
+    return id.decode("utf-8", "surrogateescape")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -106,7 +111,7 @@ def _parsed(path: Path, found: Any) -> Manifest:
             "watermark": watermark,
             "highest_seq_id": int(highest),
             "missing": int() | None as missing,
-            "phantoms": int() | None as phantoms,
+            "strangers": [*_] | None as strangers,
             "searchable": int(searchable),
             "after_repair": int(after_repair),
             "files": [*files],
@@ -127,7 +132,7 @@ def _parsed(path: Path, found: Any) -> Manifest:
         watermark_from_json(watermark),
         highest,
         missing,
-        phantoms,
+        None if strangers is None else tuple(map(str, strangers)),
         searchable,
         after_repair,
         tuple(map(_file_print, files)),
@@ -143,9 +148,9 @@ def _file_print(found: Any) -> FilePrint:
             raise FormatError("a file that is none")
 
 
-def free_name(root: Path, segment: str, now: datetime) -> str:
-    """What a segment's folder can be called that is moved aside at this time."""
-    stem = f"{segment}.quarantined-{now:%Y%m%dT%H%M%SZ}"
+def free_name(root: Path, segment: str, now: datetime, what: str = "quarantined") -> str:
+    """What a segment's folder can be called that is moved aside, or "rebuilt", at this time."""
+    stem = f"{segment}.{what}-{now:%Y%m%dT%H%M%SZ}"
     names = (f"{stem}-{number}" for number in count(1))
     taken = {path.name for path in root.iterdir()}
     return next(name for name in names if not taken & {name, name + MANIFEST})
@@ -158,9 +163,12 @@ def file_prints(folder: Path, progress: Progress = silent) -> tuple[FilePrint, .
         StoreChanged, StoreUnreadable: it could not be read.
     """
     prints = []
-    files = [state for state in list_directory(folder) if state.is_file]
-    done, total = 0, sum(state.size for state in files)
-    for state in files:
+    states = list_directory(folder)
+    done, total = 0, sum(state.size for state in states if state.is_file)
+    for state in states:
+        if not state.is_file:  # none of Chroma's: that it is there is all that is known of it
+            prints.append(FilePrint(path_text(state.name), 0, 0, ""))
+            continue
         digest = hashlib.sha256()
         try:
             with (folder / state.name).open("rb") as file:

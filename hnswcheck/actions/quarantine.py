@@ -12,20 +12,27 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hnswcheck.actions.hold import hold, hold_unchanged, segment_folders, states_if_quiet
+from hnswcheck.actions.balance import balance_with
+from hnswcheck.actions.hold import (
+    hold,
+    hold_unchanged,
+    reading,
+    segment_folders,
+    states_if_quiet,
+)
 from hnswcheck.actions.journal import DRAFT, Step, is_unfinished, perform, recover
-from hnswcheck.actions.manifest import Manifest, file_prints, free_name
+from hnswcheck.actions.manifest import Manifest, as_text, file_prints, free_name
 from hnswcheck.actions.users import users_of
 from hnswcheck.actions.watermark import read_watermark
-from hnswcheck.apart import Progress, alone, silent, sole_use
+from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.ledger import check_rows, replay_index, replay_records
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import DATABASE
-from hnswcheck.disk.names import MANIFEST
+from hnswcheck.disk.names import MANIFEST, REBUILT
 from hnswcheck.disk.strings import find
-from hnswcheck.disk.view import States, check_path, look_at, open_store
+from hnswcheck.disk.view import States, check_path, list_directory, open_store
 from hnswcheck.errors import UsageError
 from hnswcheck.report import CollectionInfo, Level, Report, SegmentReport, Status
 from hnswcheck.target import BEFORE_ALL, Target, read_targets
@@ -90,10 +97,19 @@ class QuarantineResult:
 
 
 @dataclass(frozen=True, slots=True)
+class _Account:
+    """Records that the WAL alone makes searchable; ids that only the index has, None if unknown."""
+
+    searchable: int
+    strangers: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a quarantine would do, and what shows that it is still true."""
 
     result: QuarantineResult
+    accounts: Mapping[str, _Account]
     folders: tuple[Path, ...]
     states: States | None
 
@@ -184,10 +200,12 @@ def settle(root: Path, wait: float) -> Sequence[str]:
     Raises:
         StoreInUse: another process has the store open, whether or not there is anything to do.
     """
-    with sole_use(check_path(root)) as sole:
-        alone_here = sole and not users_of(root)
+    with reading(root):
+        check_path(root)
+        alone_here = not users_of(root)
     left = is_unfinished(root) or any(
-        look_at(root / name) for name in (DRAFT, f"{DATABASE}-journal")
+        state.name in (DRAFT, f"{DATABASE}-journal") or REBUILT.match(state.name)
+        for state in list_directory(root)
     )
     if left or not alone_here:
         with hold(root, wait) as held:
@@ -210,39 +228,47 @@ def _plan(question: Question, segments: Sequence[str] | None, progress: Progress
         and (segments is None or segment.vector_segment in segments)
     ]
     sqlite = any(found.id == OF_SQLITE for found in store.findings)
-    stays = {} if sqlite or not damaged else _searchable(question.directory, damaged)
-    fates = tuple(_fate(question.directory, segment, stays, sqlite) for segment in damaged)
+    accounts = {} if sqlite or not damaged else _accounts(question.directory, damaged)
+    fates = tuple(_fate(question.directory, segment, accounts, sqlite) for segment in damaged)
     now = states_if_quiet(question.directory, folders)
     result = QuarantineResult(question.directory, Report((store,)), fates)
-    return Plan(result, folders, before if before == now else None)
+    return Plan(result, accounts, folders, before if before == now else None)
 
 
-def _searchable(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, int]:
-    """By collection, how many records Chroma can search with the WAL alone."""
+def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Account]:
+    """By collection, what Chroma can search with the WAL alone, and what only the index has."""
     wanted = {segment.collection.id for segment in damaged}
     with open_store(root) as view:
         schema = read_schema(view.database)
         collections = [c for c in read_collections(view.database, schema) if c.id in wanted]
         targets = read_targets(view, collections, schema, with_ids=True)
-        return {target.collection.id: _searchable_from_wal(target) for target in targets}
+        return {target.collection.id: _account(target) for target in targets}
 
 
-def _searchable_from_wal(target: Target) -> int:
-    """How many records a new index has once the whole WAL is replayed into it."""
+def _account(target: Target) -> _Account:
     rows = target.read_all_wal()
-    if not target.records_known or any(check_rows(rows, target.collection.dimension, Sampler())):
-        return 0  # Chroma stops at such a row
+    if not target.records_known:
+        return _Account(0, None)
     records = replay_records(target.wal, target.metadata_start, target.record_ids())
-    present = replay_index(rows, BEFORE_ALL, None, None, target.revives).present
-    return len(find((id for id, there in present.items() if there), records))
+    present, _ = balance_with(target, target.folder, target.start, records)
+    strangers = None if present is None else tuple(sorted(map(as_text, present.phantom)))
+    dimension = target.collection.dimension
+    if dimension is None or any(check_rows(rows, dimension, Sampler())):
+        return _Account(0, strangers)  # Chroma searches nothing, or stops at such a row
+    replayed = replay_index(rows, BEFORE_ALL, None, None, target.revives).present
+    there = find((id for id, there in replayed.items() if there), records)
+    return _Account(len(there), strangers)
 
 
-def _fate(root: Path, segment: SegmentReport, stays: Mapping[str, int], sqlite: bool) -> Fate:
+def _fate(
+    root: Path, segment: SegmentReport, accounts: Mapping[str, _Account], sqlite: bool
+) -> Fate:
     ledger = segment.ledger
     records = ledger.records_after_replay
     if records is None:
         records = ledger.records or 0
-    searchable = stays.get(segment.collection.id, 0)
+    account = accounts.get(segment.collection.id)
+    searchable = account.searchable if account else 0
     lost = segment.recoverable.lost
     after_repair = max(0, records - searchable - (lost or 0))
     errors = tuple(found.id for found in segment.findings if found.severity == "error")
@@ -289,7 +315,7 @@ def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -
                 row,
                 held.highest_seq_id(),
                 report.ledger.missing,
-                report.ledger.phantom,
+                plan.accounts[c.id].strangers,
                 fate.searchable,
                 fate.after_repair,
                 prints[segment],

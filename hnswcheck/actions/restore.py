@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hnswcheck.actions.balance import balance_with
 from hnswcheck.actions.hold import hold_unchanged, segment_folders, states_if_quiet
 from hnswcheck.actions.journal import Step, perform
-from hnswcheck.actions.manifest import Manifest, file_prints, free_name, read_manifest
+from hnswcheck.actions.manifest import Manifest, as_text, file_prints, free_name, read_manifest
 from hnswcheck.actions.quarantine import settle
 from hnswcheck.actions.watermark import read_watermark
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import naming
-from hnswcheck.checks.ledger import Balance, balance, replay_index, replay_records
+from hnswcheck.checks.ledger import Balance, replay_records
 from hnswcheck.checks.recoverable import vectors_in
 from hnswcheck.disk.catalog import (
     Collection,
@@ -23,15 +24,13 @@ from hnswcheck.disk.catalog import (
     read_written_since,
     watermark,
 )
-from hnswcheck.disk.database import Database
+from hnswcheck.disk.database import DATABASE, Database
 from hnswcheck.disk.names import MANIFEST, OURS
-from hnswcheck.disk.segment import open_segment, peek_id_map
-from hnswcheck.disk.strings import Strings, find
-from hnswcheck.disk.view import States, check_path, list_directory, look_at, open_store
-from hnswcheck.errors import RestoreRefused, StoreUnreadable, UsageError
+from hnswcheck.disk.segment import peek_id_map
+from hnswcheck.disk.strings import find
+from hnswcheck.disk.view import States, find_database, list_directory, look_at, open_store
+from hnswcheck.errors import RestoreRefused, UsageError
 from hnswcheck.target import Target, read_targets, replay_start
-
-NO_IDS = Strings.of(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def quarantines(path: str | os.PathLike[str]) -> tuple[Manifest, ...]:
         StoreNotFound, NotAChromaStore, StoreUnreadable: it cannot be said.
     """
     root = Path(path)
-    check_path(root)
+    find_database(root)
     names = [s.name for s in list_directory(root) if s.is_directory and OURS.fullmatch(s.name)]
     found = (read_manifest(root / (name + MANIFEST)) for name in names)
     return tuple(sorted(found, key=lambda manifest: (manifest.time, manifest.folder)))
@@ -112,7 +111,10 @@ def restore(
     root = Path(path)
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
-        plan: _Plan = alone(check_path(root), _plan, (root, quarantine), progress)
+        named = OURS.fullmatch(quarantine)
+        if finished and named and not (root / quarantine).exists():  # this very restore was left
+            return RestoreResult(root, quarantine, named[1], "", 0, 0, done=True, finished=finished)
+        plan: _Plan = alone(root / DATABASE, _plan, (root, quarantine), progress)
         manifest = plan.manifest
         result = RestoreResult(
             root,
@@ -180,33 +182,19 @@ def _losses(
         return 0, 0, None
     assert target.collection.metadata
     records = replay_records(target.wal, target.metadata_start, target.record_ids())
-    present, _ = _balance_with(target, root / manifest.segment, target.start, records)
+    present, _ = balance_with(target, root / manifest.segment, target.start, records)
     row = manifest.watermark
     mark = None if row is None else watermark(row.raw)
     start = replay_start(peek_id_map(root / manifest.folder), mark)
-    old, old_ids = _balance_with(target, root / manifest.folder, start, records)
+    old, old_ids = balance_with(target, root / manifest.folder, start, records)
     rows = [row for row in target.read_all_wal() if row.seq_id > start]
     in_wal = vectors_in(rows, start, find((row.id for row in rows), old_ids).keys())
     since = read_written_since(database, target.collection.metadata.id, start)
     missing = set(present.missing) if present else set()
     writes = [id for id in since if id not in in_wal and id not in missing]
-    phantoms = len(old.phantom) - (manifest.phantoms or 0) if old else 0
-    return len(writes), max(0, phantoms), present
-
-
-def _balance_with(
-    target: Target, folder: Path, start: int, records: Strings
-) -> tuple[Balance | None, Strings]:
-    """Account 1 if this folder were the segment's, and its ids; None if they cannot be read."""
-    try:
-        id_map = open_segment(folder).read_id_map()
-    except StoreUnreadable:
-        return None, NO_IDS
-    if id_map is not None and id_map.problem is not None:
-        return None, NO_IDS
-    ids = id_map.id_to_label.ids if id_map else NO_IDS
-    replay = replay_index(target.read_all_wal(), start, id_map, None, target.revives)
-    return balance(records, replay, ids), ids
+    known = set(manifest.strangers or ())
+    deletes = {as_text(id) for id in old.phantom} - known if old else set()
+    return len(writes), len(deletes), present
 
 
 def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
@@ -232,7 +220,7 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
                 row,
                 held.highest_seq_id(),
                 len(plan.present.missing) if plan.present else None,
-                len(plan.present.phantom) if plan.present else None,
+                tuple(sorted(map(as_text, plan.present.phantom))) if plan.present else None,
                 0,
                 0,
                 files,

@@ -24,7 +24,7 @@ from hnswcheck.checks.proof import (
     read_log,
 )
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.checks.vectors import VectorFaults, differs, rows_in_index
+from hnswcheck.checks.vectors import Floats, VectorFaults, differs, rows_in_index
 from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.header import Header, shaped
@@ -34,7 +34,7 @@ from hnswcheck.disk.level0 import Elements, read_vectors
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.records import Records, accounted, read_records
 from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, SegmentFolder, open_segment
-from hnswcheck.disk.settings import DEFAULT_M, IndexSettings
+from hnswcheck.disk.settings import DEFAULT_M, DeclaredSettings
 from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
 from hnswcheck.disk.wal import WalRow, is_complete, read_wal_vectors
 from hnswcheck.errors import HnswcheckError, RepairRefused, StoreUnreadable
@@ -60,10 +60,10 @@ class Folder:
     path: Path
     header: Header | None
     elements: Elements | None
-    norms: np.ndarray[tuple[int], np.dtype[np.float32]] | None
+    norms: Floats | None
     known_norms: int
 
-    def vectors(self, elements: Ints) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    def vectors(self, elements: Ints) -> Floats:
         """float32 (k, dimension): vectors of some elements, as they were added."""
         assert self.header
         found = read_vectors(self.path / LEVEL0, self.header, elements)
@@ -99,9 +99,7 @@ class Salvage:
             return "nowhere"
         return "wal" if source == LOG else self.folders[source - FIRST_FOLDER].path.name
 
-    def read(
-        self, chosen: Ints, database: Database, dimension: int
-    ) -> Iterator[np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
+    def read(self, chosen: Ints, database: Database, dimension: int) -> Iterator[Floats]:
         """float32 chunks (k, dimension): the vectors of some records, in their order.
 
         Args:
@@ -122,7 +120,9 @@ class Salvage:
             yield vectors
 
 
-def salvage(database: Database, target: Target, settings: IndexSettings, balanced: bool) -> Salvage:
+def salvage(
+    database: Database, target: Target, settings: DeclaredSettings, balanced: bool
+) -> Salvage:
     """Find the best source for each record of a collection.
 
     Args:
@@ -208,7 +208,7 @@ def replayed(records: Records, rows: Sequence[WalRow], watermark: int) -> Record
 
 
 def _open(
-    path: Path, target: Target, settings: IndexSettings
+    path: Path, target: Target, settings: DeclaredSettings
 ) -> tuple[Folder, IdMap | None] | None:
     """A folder and what is left of its id map; None where no element can be read."""
     c = target.collection
@@ -235,7 +235,7 @@ def _open(
 
 
 def _with_guessed_header(
-    segment: SegmentFolder, dimension: int, settings: IndexSettings
+    segment: SegmentFolder, dimension: int, settings: DeclaredSettings
 ) -> SegmentFolder:
     """With the header that the collection's settings would give, if the elements bear it out.
 
@@ -396,7 +396,7 @@ def _moment(folder: Folder, target: Target, balanced: bool) -> tuple[int | None,
     if not OURS.fullmatch(folder.path.name):
         return None, False
     manifest = _manifest(folder.path)
-    if manifest is None or manifest.missing != 0 or manifest.phantoms != 0:
+    if manifest is None or manifest.missing != 0 or manifest.strangers != ():
         return None, False
     if manifest.watermark is None:
         return None, False

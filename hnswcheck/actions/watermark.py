@@ -75,6 +75,10 @@ def write_watermark(
     return True
 
 
+def _fits(*numbers: int) -> bool:
+    return all(-(1 << 63) <= number < 1 << 63 for number in numbers)
+
+
 def watermark_from_json(found: Any) -> WatermarkRow | None:
     """The row in a manifest or journal.
 
@@ -84,7 +88,9 @@ def watermark_from_json(found: Any) -> WatermarkRow | None:
     match found:
         case None:
             return None
-        case {"rowid": int(rowid), "type": "integer", "value": int(value)}:
+        case {"rowid": int(rowid)} if not _fits(rowid):
+            raise FormatError("a rowid that is none")
+        case {"rowid": int(rowid), "type": "integer", "value": int(value)} if _fits(value):
             return WatermarkRow(rowid, "integer", value)
         case {"rowid": int(rowid), "type": "real", "value": float(value)}:
             return WatermarkRow(rowid, "real", value)

@@ -10,5 +10,9 @@ QUARANTINED = re.compile(rf"({UUID.pattern})\.(?:drift-|corrupt-|quarantine)")
 #: ``<segment>.quarantined-<UTC time>-<n>``, with a manifest of that name and this suffix beside it.
 OURS = re.compile(rf"({UUID.pattern})\.quarantined-\d{{8}}T\d{{6}}Z-\d+")
 MANIFEST = ".json"
+#: A new index that is to take the place of a segment's folder.
+REBUILT = re.compile(rf"({UUID.pattern})\.rebuilt-\d{{8}}T\d{{6}}Z-\d+")
+#: What hnswlib writes before it becomes the files of a new index.
+SCRATCH = ".scratch"
 #: There while an action is under way, or after one that was stopped.
 JOURNAL = "hnswcheck.journal"

@@ -9,7 +9,10 @@ import numpy as np
 from hnswcheck.disk.catalog import PAGE_RECORDS, integer
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.strings import Ints, Strings
+from hnswcheck.disk.text import text
 from hnswcheck.errors import SqliteDamaged
+
+PAGE_DOCUMENTS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,20 @@ def accounted(database: Database) -> int:
     numbers = numbers[numbers > 0]
     gaps = np.flatnonzero(numbers != np.arange(1, len(numbers) + 1))
     return int(gaps[0]) if len(gaps) else len(numbers)
+
+
+def read_documents(database: Database, rowids: Ints) -> dict[int, str]:
+    """The documents of records, by rowid; of those that have one."""
+    found: dict[int, str] = {}
+    for begin in range(0, len(rowids), PAGE_DOCUMENTS):
+        page = rowids[begin : begin + PAGE_DOCUMENTS].tolist()
+        rows = database.rows(
+            "SELECT id, string_value FROM embedding_metadata WHERE key = 'chroma:document'"
+            f" AND id IN ({', '.join('?' * len(page))})",
+            page,
+        )
+        found |= {integer(rowid, "id"): text(value) for rowid, value in rows if value is not None}
+    return found
 
 
 def _number(seq_id: object) -> int:

@@ -33,7 +33,7 @@ PLACES = (
 
 
 @dataclass(frozen=True, slots=True)
-class IndexSettings:
+class DeclaredSettings:
     """What the collection says; ``threads`` 0 for as many as there are."""
 
     m: int = DEFAULT_M
@@ -41,9 +41,9 @@ class IndexSettings:
     threads: int = 0
 
 
-def read_index_settings(
+def read_declared_settings(
     database: Database, schema: Schema, collection: Collection
-) -> IndexSettings:
+) -> DeclaredSettings:
     """The settings of a collection; what it does not say is Chroma's default."""
     said: dict[str, int] = {}
     for found in _said(database, schema, collection):
@@ -51,7 +51,7 @@ def read_index_settings(
             values = [found[alias] for alias in aliases if alias in found]
             if values and isinstance(values[0], int) and values[0] > 0:
                 said.setdefault(name, values[0])
-    return IndexSettings(**said)
+    return DeclaredSettings(**said)
 
 
 def _said(

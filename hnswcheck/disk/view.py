@@ -188,6 +188,11 @@ def _states_within(folders: Sequence[Path]) -> Iterator[FileState | None]:
             yield from list_directory(folder)
 
 
+def free_bytes(path: Path) -> int:
+    """Bytes that can still be written on the file system of a directory."""
+    return shutil.disk_usage(path).free
+
+
 def list_directory(folder: Path) -> list[FileState]:
     """States of what is in a folder, by name; empty if it is no folder or not there.
 
@@ -248,12 +253,11 @@ def _standing_still(root: Path, opened: States) -> Iterator[None]:
         raise
 
 
-def check_path(path: Path) -> Path:
-    """The chroma.sqlite3 of a persist directory.
+def find_database(path: Path) -> Path:
+    """The chroma.sqlite3 of a persist directory, not opened.
 
     Raises:
         StoreNotFound, NotAChromaStore: there is none.
-        SqliteDamaged: it is no database, but segments lie beside it.
         StoreUnreadable: the operating system will not say.
     """
     try:
@@ -266,13 +270,30 @@ def check_path(path: Path) -> Path:
             raise NotAChromaStore(f"{path}: no {DATABASE} in it, so not a Chroma persist directory")
         if not database.is_file():
             raise NotAChromaStore(f"{database}: not a file")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:  # a NUL in the path
+        raise StoreNotFound(f"{str(path)!r}: {error}") from error
+    return database
+
+
+def check_path(path: Path) -> Path:
+    """The chroma.sqlite3 of a persist directory, with a look at how it begins.
+
+    Closing it drops every lock that this process has on it.
+
+    Raises:
+        StoreNotFound, NotAChromaStore: there is none.
+        SqliteDamaged: it is no database, but segments lie beside it.
+        StoreUnreadable: the operating system will not say.
+    """
+    database = find_database(path)
+    try:
         with database.open("rb") as file:
             head = file.read(len(SQLITE_MAGIC))
         segments = head != SQLITE_MAGIC and _holds_segments(path)
     except OSError as error:
         raise unreadable(path, error) from error
-    except ValueError as error:  # a NUL in the path
-        raise StoreNotFound(f"{str(path)!r}: {error}") from error
     if head != SQLITE_MAGIC:
         what = "is empty" if not head else "is not a sqlite database"
         if segments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -19,7 +20,24 @@ from hnswcheck.actions.restore import RestoreResult
 from hnswcheck.output.text import STATUS_STYLE, visible
 from hnswcheck.report import CollectionInfo
 
+if TYPE_CHECKING:
+    from hnswcheck.actions.repair import RepairReport
+
 REPAIR = "A repair is the better way: it keeps them. --accept-loss moves it all the same."
+
+CHOICES = (
+    "choose: --accept GRADE takes the vectors of a grade, --reembed MODULE:FUNCTION embeds"
+    " documents again, --leave-unindexed leaves records without a vector"
+)
+#: What each grade says of the best vector of a record.
+MEANING = {
+    "proven": "the record's own",
+    "inferred": "by an id map that was put together from the order of the records",
+    "unconfirmed": "nothing speaks for it or against it",
+    "outdated": "from before the last operation on the record",
+    "suspect": "of a mixed or deleted element",
+    "lost": "nowhere",
+}
 
 
 def plan(result: QuarantineResult, accept_loss: bool) -> Iterator[Text]:
@@ -32,13 +50,7 @@ def plan(result: QuarantineResult, accept_loss: bool) -> Iterator[Text]:
     if not result.segments:
         yield Text(f"nothing to quarantine in {visible(store.path)}")
     for fate in result.segments:
-        yield Text.assemble(
-            (visible(fate.collection.name), "bold"),
-            (f"  ({visible(_where(fate.collection))})", "dim"),
-            "  ",
-            (fate.status, STATUS_STYLE[fate.status]),
-            f"  {', '.join(fate.findings)}",
-        )
+        yield from _head(fate.collection, fate.status, fate.findings)
         yield Text(f"  segment {fate.segment}", "dim")
         yield Text(f"  {_cost(fate)}")
         lossy = fate.kept == WOULD_LOSE
@@ -80,9 +92,11 @@ def moved(result: QuarantineResult) -> Iterator[Text]:
 def restored(result: RestoreResult) -> Iterator[Text]:
     """What a restore did, or would do."""
     yield from _finished(result.finished)
-    name = visible(result.collection)
+    what = f"{result.quarantine} back as {result.segment}"
+    if result.collection:
+        what += f", of collection {visible(result.collection)}"
     if result.done:
-        yield Text(f"put {result.quarantine} back as {result.segment}, of collection {name}")
+        yield Text(f"put {what}")
         if result.displaced:
             yield Text(f"  what Chroma had made in its place is now {result.displaced}")
     elif result.lost_writes or result.lost_deletes:
@@ -92,7 +106,52 @@ def restored(result: RestoreResult) -> Iterator[Text]:
             "yellow",
         )
     else:
-        yield Text(f"would put {result.quarantine} back as {result.segment}, of collection {name}")
+        yield Text(f"would put {what}")
+
+
+def repair_plan(report: RepairReport) -> Iterator[Text]:
+    """What a repair would do, a few lines per damaged collection."""
+    yield from _finished(report.finished)
+    if not report.segments:
+        yield Text(f"nothing to repair in {visible(str(report.path))}")
+    for segment in report.segments:
+        yield from _head(segment.collection, segment.status, segment.findings)
+        yield Text(f"  segment {segment.segment}", "dim")
+        for grade, count in segment.grades.items():
+            yield Text(f"  {count:12,} {grade:12} {MEANING[grade]}")
+        if segment.refused:
+            yield Text(f"  not repaired: {visible(segment.refused)}", "yellow")
+            if segment.salvage is not None:
+                yield Text(f"  {CHOICES}")
+            continue
+        parts = [f"{len(segment.use):,} records from what is there"]
+        if len(segment.embed):
+            parts.append(f"{len(segment.embed):,} embedded again")
+        if len(segment.leave):
+            parts.append(f"{len(segment.leave):,} left without a vector")
+        yield Text(f"  a new index: {', '.join(parts)}")
+
+
+def repaired(report: RepairReport) -> Iterator[Text]:
+    """What a repair did."""
+    path = visible(str(report.path))
+    for segment in report.segments:
+        yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
+        if segment.replaced:
+            yield Text(f"  undo with: hnswcheck restore {path} --quarantine {segment.replaced}")
+    if report.after:
+        verdict = report.after.verdict
+        yield Text.assemble((verdict, STATUS_STYLE[verdict]), f": {path}")
+
+
+def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:
+    yield Text.assemble(
+        (visible(collection.name), "bold"),
+        (f"  ({visible(_where(collection))})", "dim"),
+        "  ",
+        (status, STATUS_STYLE[status]),
+        f"  {', '.join(findings)}",
+    )
 
 
 def listing(found: Sequence[Manifest]) -> Iterator[Text]:
