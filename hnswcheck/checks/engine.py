@@ -48,6 +48,9 @@ try:
 except ImportError as error:
     print(json.dumps({"unable": str(error)}), flush=True)
     sys.exit()
+if hasattr(hnswlib.Index, "persist_dirty"):
+    print(json.dumps({"unable": "chroma-hnswlib is installed in the place of hnswlib"}), flush=True)
+    sys.exit()
 print(json.dumps({"loading": True}), flush=True)
 index = hnswlib.Index(space=job["space"], dim=job["dimension"])
 index.load_index(job["path"], job["count"])
