@@ -39,7 +39,9 @@ READ = f"""
 import sys, time
 from pathlib import Path
 import hnswlib, numpy
-from hnswcheck.actions.rebuild import IndexSettings, build_segment
+from hnswcheck.actions.index_settings import IndexSettings
+from hnswcheck.actions.rebuild import build_segment
+from hnswcheck.disk.strings import Strings
 path, folder, space = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 records, dimension, threads = map(int, sys.argv[4:])
 
@@ -60,8 +62,8 @@ for piece in pieces():
 """
 
 OURS = f"""{READ}
-digits = numpy.random.default_rng(1).bytes(16 * records).hex().encode()
-ids = [digits[i : i + 32] + b"-uid" for i in range(0, len(digits), 32)]
+digits = numpy.random.default_rng(1).bytes(18 * records).hex().encode()
+ids = Strings.packed(digits, numpy.full(records, 36, numpy.int64))
 settings = IndexSettings(
     space=space, dimension=dimension, line="1.5", m={M}, ef_construction={EF_CONSTRUCTION},
     threads=threads,

@@ -29,7 +29,8 @@ from rebuild_worker import identifiers
 from stores import environment
 
 import hnswcheck
-from hnswcheck.actions.rebuild import IndexSettings, build_segment, estimate, find_not_finite
+from hnswcheck.actions.index_settings import IndexSettings, estimate
+from hnswcheck.actions.rebuild import build_segment, find_not_finite
 from hnswcheck.disk.idmap import decode_id_map
 from hnswcheck.disk.onefile import read_header, split_index
 from hnswcheck.disk.segment import INDEX_FILES
@@ -250,7 +251,7 @@ def test_chroma_goes_on_writing(version: str, tmp_path: Path) -> None:
     with chroma_of(version, tmp_path) as chroma:
         chroma.write(store, contents)
     rebuild(store, contents, version)
-    assert_consistent(store)
+    assert_consistent(store, *(["watermark-legacy"] if version.startswith("0.4") else []))
     with closing(Oracle(python_of(version), TIME_LIMIT, tmp_path)) as oracle:
         for each in contents:
             judgement = oracle.judge(store, each.name)
@@ -259,7 +260,7 @@ def test_chroma_goes_on_writing(version: str, tmp_path: Path) -> None:
 
 
 def test_a_later_chroma_takes_over_what_was_rebuilt_for_an_earlier(tmp_path: Path) -> None:
-    contents = [data("cosine", 1000, 8)]
+    contents = [data(space, 1000, 8) for space in SPACES]
     store = tmp_path / "store"
     with chroma_of("0.6.3", tmp_path) as chroma:
         chroma.write(store, contents)
@@ -267,7 +268,9 @@ def test_a_later_chroma_takes_over_what_was_rebuilt_for_an_earlier(tmp_path: Pat
     rebuild(store, contents, "0.6.3")
     with chroma_of(HERE, tmp_path) as chroma:
         after = chroma.read(store, contents)
-    check_answers(contents[0], before[0], after[0])
+    for each, old, new in zip(contents, before, after, strict=True):
+        check_answers(each, old, new)
+    # 1.5.9 calls the space of all such collections l2, and the oracle believes it.
     with closing(Oracle(python_of(HERE), TIME_LIMIT, tmp_path)) as oracle:
         assert not oracle.judge(store, contents[0].name).broken
 
@@ -312,7 +315,8 @@ BUILD = """
 import sys
 from pathlib import Path
 import numpy
-from hnswcheck.actions.rebuild import IndexSettings, build_segment
+from hnswcheck.actions.index_settings import IndexSettings
+from hnswcheck.actions.rebuild import build_segment
 vectors, folder = numpy.load(sys.argv[1]), Path(sys.argv[2])
 build_segment(
     folder,
@@ -445,7 +449,7 @@ def test_what_is_needed_is_estimated(tmp_path: Path) -> None:
         (made.folder / name).stat().st_size for name in ("length.bin", "index_metadata.pickle")
     )
     memory, disk = estimate(5000, 16, 16)
-    assert size + saved <= disk <= 1.2 * (size + saved)
+    assert size + saved <= disk <= 1.5 * (size + saved)
     assert memory >= saved
 
 

@@ -2,9 +2,7 @@
 
 hnswlib builds the index and saves it into one file, which is split into Chroma's four
 (:mod:`hnswcheck.disk.onefile`). chroma-hnswlib, the fork that chromadb 0.x installs under the same
-module name, serves as well: hnswlib's own package must not be installed over it. The sizes and
-seeds are those of chromadb/segment/impl/vector/local_hnsw.py and local_persistent_hnsw.py (0.x),
-rust/segment/src/local_hnsw.rs and rust/index/src/hnsw.rs (1.x) in chroma-core/chroma.
+module name, serves as well: hnswlib's own package must not be installed over it.
 """
 
 from __future__ import annotations
@@ -21,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnswcheck.actions.durable import new_file, sync_directory
-from hnswcheck.disk.header import LARGEST_ELEMENT, LAYOUT
-from hnswcheck.disk.idmap import Shape
+from hnswcheck.actions.index_settings import (
+    BLOCK_BYTES,
+    BLOCK_ROWS,
+    LARGEST_COUNT,
+    SPACES,
+    IndexSettings,
+    Line,
+)
 from hnswcheck.disk.onefile import check_links, read_header, split_index
-from hnswcheck.disk.segment import ID_MAP, INDEX_FILES, LINKS, NORM_BYTES
+from hnswcheck.disk.segment import ID_MAP, INDEX_FILES, LINKS
 from hnswcheck.disk.strings import Ints, Strings
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.write_idmap import write_dict, write_instance
@@ -39,116 +43,10 @@ from hnswcheck.errors import (
 Floats = NDArray[np.float32]
 Advance = Callable[[int], None]
 
-#: hnswlib's space for each of Chroma's. Under cosine, too, it is given what it shall store:
-#: vectors that are normalised already, so that their norms are known.
-SPACES = {"l2": "l2", "ip": "ip", "cosine": "ip"}
-#: Labels fit into an i32 of the id map; M into the degree of 16 bits at twice its size.
-LARGEST_COUNT, LARGEST_M = (1 << 31) - 1, 10_000
-
-#: Vectors handed to hnswlib at a time: enough that its threads seldom wait for the last of them.
-BLOCK_BYTES, BLOCK_ROWS = 8 << 20, 16_384
 #: Rows normalised at a time, in float64.
 NORMALISED_ROWS = 1024
 #: ``normalize_vector`` in chroma-core/hnswlib divides by the norm plus this.
 ADDED_TO_NORM = 1e-30
-
-#: What hnswlib keeps per element besides its file: a lock of 40 bytes, the level, a pointer to the
-#: links, a node and a bucket of the table of labels.
-FIXED_MEMORY, MEMORY_PER_ELEMENT = 32 << 20, 40 + 4 + 8 + 48
-#: What an allocation of links takes besides them.
-MEMORY_PER_LINKS = 16
-#: In both maps an id comes with two opcodes of five bytes.
-USUAL_ID_BYTES, ID_MAP_BYTES = 36, 2 * (5 + 5)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What a line of Chroma's releases does in its own way.
-
-    Attributes:
-        shape: of the id map.
-        capacity: elements that a new index has room for.
-        seed: of the levels.
-        keeps_watermark: the id map has it.
-    """
-
-    shape: Shape
-    capacity: int
-    seed: int
-    keeps_watermark: bool = False
-
-    def capacity_for(self, count: int, resize_factor: float) -> int:
-        """Elements that an index of ``count`` has room for."""
-        if self.shape == "instance":
-            return self.capacity if count <= self.capacity else int(count * resize_factor)
-        return self.capacity if count < self.capacity else 1 << (count - 1).bit_length()
-
-
-LINES = {
-    "0.4": Line("instance", 1000, 100, keeps_watermark=True),
-    "0.5": Line("instance", 1000, 100),
-    "0.6": Line("instance", 1000, 100),
-    "1.0": Line("dict", 10_000, 0),
-    "1.5": Line("dict", 100, 0),  # since 1.1
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexSettings:
-    """The settings of a collection that its index has to have.
-
-    Attributes:
-        space: "l2", "cosine" or "ip".
-        threads: that build it; 0 for as many as there are processors.
-        line: one of :data:`LINES`.
-        resize_factor: by which 0.x lets an index grow.
-
-    Raises:
-        UsageError: there can be no such index.
-    """
-
-    space: str
-    dimension: int
-    line: str
-    m: int = 16
-    ef_construction: int = 100
-    threads: int = 0
-    resize_factor: float = 1.2
-
-    def __post_init__(self) -> None:
-        if self.space not in SPACES:
-            raise UsageError(f"unknown space {self.space!r}: one of {', '.join(SPACES)}")
-        if self.line not in LINES:
-            raise UsageError(f"unknown line {self.line!r}: one of {', '.join(LINES)}")
-        if not 2 <= self.m <= LARGEST_M:
-            raise UsageError(f"M is {self.m}; hnswlib builds indexes with 2 to {LARGEST_M}")
-        if self.dimension < 1 or stride(self.dimension, self.m) > LARGEST_ELEMENT:
-            raise UsageError(f"vectors of {self.dimension} dimensions cannot be indexed")
-        if self.ef_construction < 1 or self.threads < 0 or not self.resize_factor >= 1:
-            raise UsageError("ef_construction, threads and resize_factor begin at 1, 0 and 1")
-
-
-def stride(dimension: int, m: int) -> int:
-    """Bytes per element in data_level0.bin: links, vector, label."""
-    return 4 + 4 * 2 * m + 4 * dimension + 8
-
-
-def estimate(count: int, dimension: int, m: int, id_bytes: int | None = None) -> tuple[int, int]:
-    """(memory, disk) in bytes that :func:`build_segment` needs at most, for ``count`` records.
-
-    Disk is that of folder and scratch file together; the folder alone takes about half of it.
-
-    Args:
-        id_bytes: of all ids; that of UUIDs by default.
-    """
-    ids = USUAL_ID_BYTES * count if id_bytes is None else id_bytes
-    lists = count // (m - 1) + 1  # an element reaches level l with a chance of m ** -l
-    links = NORM_BYTES * count + lists * (4 + 4 * m)
-    index = count * stride(dimension, m) + links
-    memory = index + count * (MEMORY_PER_ELEMENT + NORM_BYTES) + lists * MEMORY_PER_LINKS
-    block = min(BLOCK_BYTES, BLOCK_ROWS * 4 * dimension)
-    disk = 2 * (index + LAYOUT.size) + NORM_BYTES * count + 2 * ids + ID_MAP_BYTES * count
-    return memory + ids + 2 * block + FIXED_MEMORY, disk + (disk >> 6)
 
 
 def find_not_finite(vectors: Iterable[Floats]) -> Ints:
@@ -193,7 +91,7 @@ def build_segment(
         ActionFailed: the system or hnswlib refused something.
     """
     column = ids if isinstance(ids, Strings) else Strings.of(ids)
-    line = LINES[settings.line]
+    line = settings.made_by
     _check_ids(column, line, seq_ids, max_seq_id)
     engine = _engine()
     with _made(folder):
@@ -268,7 +166,8 @@ def _scratch_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with _refusals(path):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -306,7 +205,7 @@ def _save_index(
             max_elements=count,
             M=settings.m,
             ef_construction=settings.ef_construction,
-            random_seed=LINES[settings.line].seed,
+            random_seed=settings.made_by.seed,
         )
     first, bad = 0, list[int]()
     for block in _blocks(vectors, count, settings.dimension):
@@ -394,7 +293,7 @@ def _split(
     built = (header.count, header.dimension, header.m)
     if built != (len(norms), settings.dimension, settings.m):
         raise FormatError(f"{path.name} holds another index")
-    capacity = LINES[settings.line].capacity_for(header.count, settings.resize_factor)
+    capacity = settings.made_by.capacity_for(header.count, settings.resize_factor)
     with ExitStack() as files:
         targets = {name: files.enter_context(new_file(folder / name)) for name in INDEX_FILES}
         split_index(path, header, capacity, norms, engine.is_fork, targets)
