@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class HnswcheckError(Exception):
     """Base of every error this package raises on purpose; the message is one line."""
@@ -76,6 +78,29 @@ class RepairFailed(HnswcheckError):
     """What a repair made was not right, and was taken back."""
 
     finding = ""
+
+
+class EngineMissing(HnswcheckError):
+    """hnswlib is needed to build an index and not installed."""
+
+    finding = ""
+
+
+class VectorsNotFinite(HnswcheckError, ValueError):
+    """Vectors hold inf or nan, which no index can be built from.
+
+    Attributes:
+        positions: which, ascending, counted from 0.
+    """
+
+    exit_code = 1
+    finding = "vector-not-finite"
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        self.positions = tuple(positions)
+        few = ", ".join(map(str, self.positions[:5]))
+        more = ", ..." if len(self.positions) > 5 else ""
+        super().__init__(f"{len(self.positions)} vectors are not finite, at {few}{more}")
 
 
 class RestoreRefused(HnswcheckError):

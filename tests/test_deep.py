@@ -42,6 +42,14 @@ def test_without_a_check_its_finding_is_not_made(
     assert finding not in found(store)
 
 
+def test_chromas_fork_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """chromadb 0.x installs it under the name of hnswlib; it saves and loads other files."""
+    (tmp_path / "hnswlib.py").write_text("class Index:\n    def persist_dirty(self): ...\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    report = hnswcheck.audit(unpack("0.6.3-exactly-flushed", tmp_path), "deep")
+    assert [one.id for one in report.findings] == ["engine-not-asked"]
+
+
 @pytest.mark.parametrize(
     ("finding", "name"),
     [

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -13,9 +16,20 @@ def write_durably(path: Path, content: bytes) -> None:
     Raises:
         OSError: it exists, or cannot be written.
     """
+    with new_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """As :func:`write_durably`, for content that comes piece by piece.
+
+    Raises:
+        OSError: it exists, or cannot be written.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - no Path has a descriptor
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
 

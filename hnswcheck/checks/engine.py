@@ -22,13 +22,12 @@ from hnswcheck.disk.header import LAYOUT, Header
 from hnswcheck.disk.labels import find_labels
 from hnswcheck.disk.level0 import Elements, read_vectors
 from hnswcheck.disk.links import LinkLists
+from hnswcheck.disk.onefile import VERSION_BYTES
 from hnswcheck.disk.scratch import scratch_directory
 from hnswcheck.disk.segment import HEADER, LEVEL0, LINKS, Advance, SegmentFolder
 from hnswcheck.disk.strings import Ints
 from hnswcheck.report import Finding, finding
 
-#: Bytes of header.bin that hnswlib's own format lacks: the persistence version.
-VERSION_BYTES = 4
 #: So many elements are asked for and searched for.
 SAMPLE = 256
 #: What loading may take. Slow disks and busy machines are no fault of the index.
@@ -48,6 +47,9 @@ try:
     import hnswlib, numpy
 except ImportError as error:
     print(json.dumps({"unable": str(error)}), flush=True)
+    sys.exit()
+if hasattr(hnswlib.Index, "persist_dirty"):
+    print(json.dumps({"unable": "chroma-hnswlib is installed in the place of hnswlib"}), flush=True)
     sys.exit()
 print(json.dumps({"loading": True}), flush=True)
 index = hnswlib.Index(space=job["space"], dim=job["dimension"])

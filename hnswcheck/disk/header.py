@@ -146,3 +146,8 @@ def parse_header(data: bytes) -> Header:
         raise FormatError(f"header.bin has {len(data)} of {LAYOUT.size} bytes")
     values = LAYOUT.unpack_from(data)
     return Header(**dict(zip((name for name, _ in FIELDS), values, strict=True)))
+
+
+def pack_header(header: Header) -> bytes:
+    """The 100 bytes of header.bin."""
+    return LAYOUT.pack(*(getattr(header, name) for name, _ in FIELDS))

@@ -75,8 +75,8 @@ class Elements:
         return len(self.labels) - self.tombstones
 
 
-def read_elements(path: Path, header: Header, count: int) -> Iterator[Chunk]:
-    """The first ``count`` elements, in chunks.
+def read_elements(path: Path, header: Header, count: int, start: int = 0) -> Iterator[Chunk]:
+    """The first ``count`` elements, in chunks; they begin at byte ``start`` of the file.
 
     The caller has checked that the header is sound and that the file is long enough; memory is
     one chunk, or one element where that is larger.
@@ -89,6 +89,7 @@ def read_elements(path: Path, header: Header, count: int) -> Iterator[Chunk]:
     size = max(1, min(count, CHUNK_BYTES // header.stride))
     buffer = np.empty(size, dtype)
     with FileIO(path) as file:
+        file.seek(start)
         for first in range(0, count, size):
             chunk = buffer[: min(size, count - first)]
             if not _fill(file, chunk.view(np.uint8).data):
