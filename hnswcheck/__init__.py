@@ -1,14 +1,19 @@
 """The fsck for Chroma: says exactly whether vector index and records agree."""
 
 from hnswcheck._version import __version__
+from hnswcheck.actions.choices import SegmentRepair
 from hnswcheck.actions.drifted import quarantine_drifted
 from hnswcheck.actions.quarantine import Fate, QuarantineResult, quarantine
+from hnswcheck.actions.repair import RepairReport, repair
 from hnswcheck.actions.restore import RestoreResult, quarantines, restore
 from hnswcheck.audit import audit
 from hnswcheck.errors import (
     ActionFailed,
+    EngineMissing,
     HnswcheckError,
     NotAChromaStore,
+    RepairFailed,
+    RepairRefused,
     RestoreRefused,
     SchemaUnknown,
     SqliteBusy,
@@ -30,16 +35,21 @@ from hnswcheck.report import Finding, Level, Report, SegmentReport, StoreReport
 
 __all__ = [
     "ActionFailed",
+    "EngineMissing",
     "Fate",
     "Finding",
     "HnswcheckError",
     "Level",
     "NotAChromaStore",
     "QuarantineResult",
+    "RepairFailed",
+    "RepairRefused",
+    "RepairReport",
     "Report",
     "RestoreRefused",
     "RestoreResult",
     "SchemaUnknown",
+    "SegmentRepair",
     "SegmentReport",
     "SqliteBusy",
     "SqliteDamaged",
@@ -59,5 +69,6 @@ __all__ = [
     "quarantine",
     "quarantine_drifted",
     "quarantines",
+    "repair",
     "restore",
 ]

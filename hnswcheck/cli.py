@@ -11,7 +11,7 @@ import typer
 
 from hnswcheck import __version__
 from hnswcheck.apart import exit_when_told
-from hnswcheck.commands import audit, change, explain
+from hnswcheck.commands import audit, change, explain, repair
 from hnswcheck.errors import HnswcheckError, UsageError
 from hnswcheck.output.terminal import complain
 
@@ -46,6 +46,7 @@ def options(
 app.command(epilog=audit.EXAMPLES)(audit.audit)
 app.command(epilog=change.QUARANTINE_EXAMPLES)(change.quarantine)
 app.command(epilog=change.RESTORE_EXAMPLES)(change.restore)
+app.command(epilog=repair.EXAMPLES)(repair.repair)
 app.command(epilog="Examples:\n\n  hnswcheck explain\n\n  hnswcheck explain records-missing")(
     explain.explain
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -16,12 +15,10 @@ from hnswcheck.actions.quarantine import (
     Fate,
     QuarantineResult,
 )
+from hnswcheck.actions.repair import RepairReport
 from hnswcheck.actions.restore import RestoreResult
 from hnswcheck.output.text import STATUS_STYLE, visible
 from hnswcheck.report import CollectionInfo
-
-if TYPE_CHECKING:
-    from hnswcheck.actions.repair import RepairReport
 
 REPAIR = "A repair is the better way: it keeps them. --accept-loss moves it all the same."
 
