@@ -283,7 +283,7 @@ def _by_order(
     known = rows_in_index(rows, flushed, is_complete(database))
     live = np.sort(folder.elements.labels[~folder.elements.tombstoned])
     orders = possible_orders(records, rows, flushed, known, live)
-    return proven_order(orders, agrees)
+    return proven_order(orders, flushed, agrees)
 
 
 def _prove(

@@ -130,14 +130,16 @@ def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> 
 
 
 def proven_order(
-    orders: Iterator[Order], agrees: Callable[[dict[int, int]], bool]
+    orders: Iterator[Order], flushed: int, agrees: Callable[[dict[int, int]], bool]
 ) -> tuple[Order | None, bool]:
     """The order that the log confirms, and whether that is a proof.
 
-    Proof is that the log's vectors, at least one, are those of the elements, and that no other
-    moment gives a record another label. Without any such vector it is an inference.
+    Proof is that the log's vectors are those of the elements, at least one of them written since
+    the flush, and that no other moment gives a record another label. Else it is an inference:
+    pages that a loss of power took back are older than the flush.
 
     Args:
+        flushed: VECTOR's watermark.
         agrees: whether the elements of labels hold the vectors of rows of the log.
     """
     fitting = [order for order in orders if agrees(order.vectors)]
@@ -150,4 +152,4 @@ def proven_order(
     )
     if contradicted:
         return None, False
-    return best, bool(best.vectors)
+    return best, any(seq_id > flushed for seq_id in best.vectors.values())
