@@ -20,8 +20,8 @@ KEEP = (
     " writers and copy the whole persist directory first."
 )
 RESTORE = (
-    f"{KEEP} Then restore a backup that passes an audit, or add the records from their documents"
-    " to a new collection: writing to this one may wedge it for good."
+    f"{KEEP} Then see what hnswcheck repair --plan can bring back, or restore a backup that passes an"
+    " audit. Writing to the collection as it is may wedge it for good."
 )
 
 

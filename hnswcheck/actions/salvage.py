@@ -14,7 +14,7 @@ import numpy as np
 
 from hnswcheck.actions.manifest import Manifest, read_manifest
 from hnswcheck.checks.elements import place
-from hnswcheck.checks.ledger import check_rows
+from hnswcheck.checks.ledger import check_rows, check_watermark
 from hnswcheck.checks.order import Order, possible_orders, proven_order
 from hnswcheck.checks.proof import (
     FolderProof,
@@ -137,8 +137,8 @@ def salvage(
     c = target.collection
     assert c.metadata
     rows = target.read_all_wal()
-    if not target.records_known:
-        raise RepairRefused(f"collection {c.name!r}: METADATA's watermark cannot be read")
+    if any(check_watermark(target.metadata_watermark, target.integers, target.highest, "METADATA")):
+        raise RepairRefused(f"collection {c.name!r}: METADATA's watermark is not what Chroma wrote")
     if c.dimension is None or any(check_rows(rows, c.dimension, Sampler())):
         raise RepairRefused(f"collection {c.name!r}: the WAL has rows that Chroma cannot read")
     complete = is_complete(database)
@@ -225,6 +225,10 @@ def _open(
         return None
     if segment.header is None or elements is None or segment.header.dimension != c.dimension:
         return None
+    used = int(np.flatnonzero(elements.labels)[-1]) + 1 if elements.labels.any() else 0
+    if used < len(elements.labels):  # labels begin at 1: room for elements, which nobody used
+        segment = replace(segment, header=replace(segment.header, cur_element_count=used))
+        elements = Elements(elements.labels[:used], elements.tombstoned[:used])
     norms, known = None, 0
     if c.space == "cosine":
         norms = np.ones(segment.held, np.float32)

@@ -20,7 +20,7 @@ from hnswcheck.actions.restore import RestoreResult
 from hnswcheck.output.text import STATUS_STYLE, visible
 from hnswcheck.report import CollectionInfo
 
-REPAIR = "A repair is the better way: it keeps them. --accept-loss moves it all the same."
+REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves it all the same."
 
 CHOICES = (
     "choose: --accept GRADE takes the vectors of a grade, --reembed MODULE:FUNCTION embeds"
