@@ -20,8 +20,8 @@ KEEP = (
     " writers and copy the whole persist directory first."
 )
 RESTORE = (
-    f"{KEEP} Then see what hnswcheck repair --plan can bring back, or restore a backup that passes an"
-    " audit. Writing to the collection as it is may wedge it for good."
+    f"{KEEP} Then see what hnswcheck repair --plan can bring back, or restore a backup that passes"
+    " an audit. Writing to the collection as it is may wedge it for good."
 )
 
 

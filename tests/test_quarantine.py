@@ -397,29 +397,30 @@ def serve_moved(
             adds = threshold + 5 if threshold < 200 else 30
             asked.append((name, fate, course.copy, adds, is_blind(course.copy, fate)))
 
-    def jobs(prefix: str, added: int | None = None) -> list[Answer]:
-        look = {"do": "serve", "results": 0}
+    def jobs(prefix: str, expected: Sequence[int], added: int | None = None) -> list[Answer]:
         return [
             serve_job(
                 copy,
                 asdict(fate.collection),
-                look,
+                {"do": "serve", "results": 0, "expected": count},
                 {"do": "write", "prefix": prefix, "adds": added or adds},
                 dimension=fate.collection.dimension or 8,
             )
-            for _, fate, copy, adds, _ in asked
+            for (_, fate, copy, adds, _), count in zip(asked, expected, strict=True)
         ]
 
-    both = zip(
-        asked,
-        ask(engine, jobs("new-"), scratch),
-        ask(engine, jobs("newer-", 3), scratch),
-        strict=True,
-    )
+    first = ask(engine, jobs("new-", [fate.searchable for _, fate, *_ in asked]), scratch)
+    second = ask(engine, jobs("newer-", [len(still_found(one)) for one in first], 3), scratch)
     found: dict[str, list[Served]] = {}
-    for (name, fate, _, _, blind), first, second in both:
-        found.setdefault(name, []).append(Served(fate, first, second, blind))
+    for (name, fate, _, _, blind), one, two in zip(asked, first, second, strict=True):
+        found.setdefault(name, []).append(Served(fate, one, two, blind))
     return found
+
+
+def still_found(answer: Answer) -> set[str]:
+    """What searches must find after the writes."""
+    kept = set(answer.get("hits", ())) - set(answer.get("gone", ()))
+    return kept | set(answer.get("added", ()))
 
 
 def is_blind(store: Path, fate: hnswcheck.Fate) -> bool:
@@ -456,16 +457,15 @@ def check_written(found: Served) -> None:
     first, second = found.first, found.second
     assert "error" not in first
     assert "error" not in second
-    expected = set(first["hits"]) - set(first["gone"]) | set(first["added"])
     if found.fate.collection.dimension is None:
         # The first write tells Chroma how long vectors are, and the log is searched from then on.
-        assert set(second["hits"]) >= expected
+        assert set(second["hits"]) >= still_found(first)
         return
     if found.blind:
         # What is written is lost on Chroma's way to the records, wherever the index is.
         assert set(second["hits"]) >= set(first["hits"]) - set(first["gone"])
         return
-    assert set(second["hits"]) == expected
+    assert set(second["hits"]) == still_found(first)
     assert second["count"] == first["count"] - len(first["gone"]) + len(first["added"])
     assert set(second["ids"]) == set(first["ids"]) - set(first["gone"]) | set(first["added"])
 
