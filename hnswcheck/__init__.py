@@ -3,6 +3,7 @@
 from hnswcheck._version import __version__
 from hnswcheck.actions.choices import SegmentRepair
 from hnswcheck.actions.drifted import quarantine_drifted
+from hnswcheck.actions.export import Export, export
 from hnswcheck.actions.quarantine import Fate, QuarantineResult, quarantine
 from hnswcheck.actions.repair import RepairReport, repair
 from hnswcheck.actions.restore import RestoreResult, quarantines, restore
@@ -36,6 +37,7 @@ from hnswcheck.report import Finding, Level, Report, SegmentReport, StoreReport
 __all__ = [
     "ActionFailed",
     "EngineMissing",
+    "Export",
     "Fate",
     "Finding",
     "HnswcheckError",
@@ -65,6 +67,7 @@ __all__ = [
     "__version__",
     "audit",
     "ensure_consistent",
+    "export",
     "guard",
     "quarantine",
     "quarantine_drifted",

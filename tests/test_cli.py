@@ -47,7 +47,7 @@ from hnswcheck.report import json_schema
 
 UNDECIDED = "1.5.9-damaged-schema-of-the-future"
 COUNTS_BALANCE = "1.5.9-damaged-counts-balance"
-COMMANDS = ("audit", "quarantine", "restore", "repair", "explain", "schema", "demo")
+COMMANDS = ("audit", "quarantine", "restore", "repair", "salvage", "explain", "schema", "demo")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stores import (
     REPOSITORY,
@@ -302,6 +303,30 @@ def test_a_folder_that_others_renamed_gives_back_what_is_proven(tmp_path: Path) 
     (audited,) = hnswcheck.audit(store).stores[0].segments
     assert audited.recoverable.lost == segment.grades.get("lost", 0)
     assert segment.grades.get("proven", 0) > 0
+
+
+# --- Export --------------------------------------------------------------------------------------
+
+
+def test_what_is_left_can_be_taken_elsewhere_without_touching_the_store(
+    documented: Path, tmp_path: Path
+) -> None:
+    before = snapshot(documented)
+    done = run("salvage", documented, "--collection", "docs", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "34 lost" in done.stdout
+    assert snapshot(documented) == before
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    with np.load(tmp_path / "out.npz") as found:
+        vectors, grades = found["vectors"], found["grades"]
+    assert vectors.shape == (88, 8)
+    assert [line["grade"] == "lost" for line in lines] == np.isnan(vectors).any(axis=1).tolist()
+    assert [line["grade"] == "proven" for line in lines] == (grades == 5).tolist()
+    assert all(set(line["document"]) == {"x"} for line in lines)
+    with pytest.raises(hnswcheck.UsageError, match="not within the store"):
+        hnswcheck.export(documented, "docs", documented / "out")
+    with pytest.raises(hnswcheck.UsageError, match="no collection 'nothing'"):
+        hnswcheck.export(documented, "nothing", tmp_path / "out")
 
 
 # --- Command line --------------------------------------------------------------------------------

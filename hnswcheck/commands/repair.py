@@ -1,4 +1,4 @@
-"""``hnswcheck repair``."""
+"""``hnswcheck repair`` and ``hnswcheck salvage``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from hnswcheck.actions import export as exporting
 from hnswcheck.actions import repair as repairing
 from hnswcheck.actions.choices import ACCEPTABLE, Choices, Embed
 from hnswcheck.commands.change import Quiet, StorePath, Wait, Yes
@@ -31,6 +32,12 @@ Examples:
 
 Exit codes: 0 the store is consistent; 1 it is not, or nothing was changed because records have no
 proven vector; 2 wrong use; 3 it could not be done, and nothing was changed; 130 interrupted.
+"""
+
+SALVAGE_EXAMPLES = """
+Example:
+
+  hnswcheck salvage ./chroma --collection docs -o docs
 """
 
 
@@ -91,6 +98,33 @@ def repair(
         raise RepairRefused(f"{path}: nothing was changed; see the choices above")
     last = report.after or report.before
     raise typer.Exit(last.exit_code())
+
+
+def salvage(
+    path: StorePath,
+    collection: Annotated[
+        str, typer.Option(metavar="NAME", help="The collection (name or id).", show_default=False)
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Writes FILE.npz and FILE.jsonl.",
+            show_default=False,
+        ),
+    ],
+    quiet: Quiet = False,
+) -> None:
+    """Export what is left of a collection: ids, vectors, grades, documents and metadata.
+
+    Reads only. FILE.npz holds "vectors" (NaN where there is none) and "grades" (5 proven, 4
+    inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost), FILE.jsonl the rest in the same order.
+    """
+    with shown(not quiet) as progress:
+        made = exporting.export(path, collection, output, progress)
+    show(actions.exported(made))
 
 
 def _agreed() -> bool:

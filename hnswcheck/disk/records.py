@@ -14,6 +14,8 @@ from hnswcheck.errors import SqliteDamaged
 
 PAGE_DOCUMENTS = 500
 
+Value = str | int | float | None
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -84,17 +86,36 @@ def accounted(database: Database) -> int:
     return int(gaps[0]) if len(gaps) else len(numbers)
 
 
+def read_metadata(database: Database, rowids: Ints) -> dict[int, dict[str, Value]]:
+    """Metadata of records, by rowid; their documents are under "chroma:document".
+
+    Args:
+        rowids: int64 (n,), not more than :data:`PAGE_DOCUMENTS`.
+    """
+    found: dict[int, dict[str, Value]] = {}
+    columns = "string_value, int_value, float_value"
+    rows = database.rows(
+        f"SELECT id, key, {columns} FROM embedding_metadata"
+        f" WHERE id IN ({', '.join('?' * len(rowids))})",
+        rowids.tolist(),
+    )
+    for rowid, key, *values in rows:
+        value = next((value for value in values if value is not None), None)
+        plain = text(value) if isinstance(value, bytes) else value
+        if isinstance(plain, str | int | float | None):
+            found.setdefault(integer(rowid, "id"), {})[text(key)] = plain
+    return found
+
+
 def read_documents(database: Database, rowids: Ints) -> dict[int, str]:
     """The documents of records, by rowid; of those that have one."""
     found: dict[int, str] = {}
     for begin in range(0, len(rowids), PAGE_DOCUMENTS):
-        page = rowids[begin : begin + PAGE_DOCUMENTS].tolist()
-        rows = database.rows(
-            "SELECT id, string_value FROM embedding_metadata WHERE key = 'chroma:document'"
-            f" AND id IN ({', '.join('?' * len(page))})",
-            page,
-        )
-        found |= {integer(rowid, "id"): text(value) for rowid, value in rows if value is not None}
+        page = read_metadata(database, rowids[begin : begin + PAGE_DOCUMENTS])
+        for rowid, metadata in page.items():
+            document = metadata.get("chroma:document")
+            if isinstance(document, str):
+                found[rowid] = document
     return found
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from rich.text import Text
 
+from hnswcheck.actions.export import Export
 from hnswcheck.actions.manifest import Manifest
 from hnswcheck.actions.quarantine import (
     NO_FOLDER,
@@ -139,6 +140,14 @@ def repaired(report: RepairReport) -> Iterator[Text]:
     if report.after:
         verdict = report.after.verdict
         yield Text.assemble((verdict, STATUS_STYLE[verdict]), f": {path}")
+
+
+def exported(made: Export) -> Iterator[Text]:
+    """What an export wrote."""
+    for grade, meaning in MEANING.items():
+        if made.grades.get(grade):
+            yield Text(f"{made.grades[grade]:12,} {grade:12} {meaning}")
+    yield Text(f"written: {visible(str(made.vectors))}, {visible(str(made.lines))}")
 
 
 def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:
