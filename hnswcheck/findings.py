@@ -130,8 +130,8 @@ _KINDS = (
     Kind(
         "action-unfinished", "store", "warning", "hnswcheck was stopped while it changed the store",
         "A segment may lack its folder or its watermark, and searches its records.",
-        "Run hnswcheck quarantine or restore again: either finishes, or takes back, what was begun"
-        " before it does anything else. Do not remove the journal.",
+        "Run hnswcheck quarantine PATH, or restore PATH --quarantine NAME, without --dry-run: both"
+        " first finish, or take back, what was begun. Do not remove the journal.",
     ),
     Kind(
         "segment-folder-quarantined", "store", "info", "a segment folder was moved aside",
@@ -144,9 +144,9 @@ _KINDS = (
         "the folder of a flushed vector segment is gone",
         "Chroma opens without a word, count() is full, and queries see only what the WAL still"
         " holds; get() with embeddings fails with \"Error finding id\".",
-        "Stop all writers and copy the whole persist directory first. Put the folder back (look for"
-        " a renamed one beside it, or in a backup of the same moment) before anything writes to the"
-        " collection. Otherwise add the records from their documents to a new collection.",
+        "Stop all writers and copy the whole persist directory first. What hnswcheck moved comes"
+        " back with hnswcheck restore PATH, never by hand; what others renamed, and what is in the"
+        " log, with hnswcheck repair PATH. Else put the folder back from a backup of one moment.",
     ),
     Kind(
         "file-missing", "files", "error", "a file of the segment is gone",

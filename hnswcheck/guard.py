@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import os
@@ -44,6 +43,9 @@ class StoreDamaged(HnswcheckError):
         super().__init__(_summary(report, when))
         self.report = report
 
+    def __reduce__(self) -> tuple[Any, ...]:  # pickle would give __init__ the message
+        return type(self), (self.report,)
+
 
 class StoreBroken(StoreDamaged):
     """A store was sound before a guarded block, and is damaged after it.
@@ -56,6 +58,9 @@ class StoreBroken(StoreDamaged):
         super().__init__(after, "after the guarded block, not before it: ")
         self.before = before
         self.after = after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.before, self.after)
 
 
 class StoreUndecided(HnswcheckError):
@@ -70,6 +75,9 @@ class StoreUndecided(HnswcheckError):
     def __init__(self, report: Report) -> None:
         super().__init__(_summary(report, ""))
         self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.report,)
 
 
 def ensure_consistent(
@@ -135,7 +143,8 @@ class guard:  # noqa: N801 - used like a function
         level: Level | str = Level.STANDARD,
         collections: Iterable[str] | None = None,
     ) -> None:
-        self._question = Question.of(directory_of(store), level, collections)
+        directory = directory_of(store).absolute()  # the block may change the current one
+        self._question = Question.of(directory, level, collections)
         self.before: Report | None = None
         self.after: Report | None = None
 
@@ -156,7 +165,7 @@ class guard:  # noqa: N801 - used like a function
 
     async def __aenter__(self) -> Self:
         self.after = None
-        self.before = _consistent(await asyncio.to_thread(_judged_apart, self._question))
+        self.before = _consistent(await _in_a_thread(_judged_apart, self._question))
         return self
 
     async def __aexit__(
@@ -167,7 +176,7 @@ class guard:  # noqa: N801 - used like a function
     ) -> None:
         if kind is None or issubclass(kind, Exception):
             with _unless_it_failed(error):
-                report = await asyncio.to_thread(_judged_apart, self._question)
+                report = await _in_a_thread(_judged_apart, self._question)
                 self._conclude(report, error)
 
     def __call__(self, function: F) -> F:
@@ -178,6 +187,10 @@ class guard:  # noqa: N801 - used like a function
             made._question, made.before, made.after = self._question, None, None
             return made
 
+        later = isinstance(function, classmethod | staticmethod | type)
+        if later or inspect.isasyncgenfunction(function):
+            raise UsageError("guard decorates functions and coroutine functions; use it as a block")
+
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -187,10 +200,24 @@ class guard:  # noqa: N801 - used like a function
 
             return cast(F, awaited)
 
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def iterated(*args: Any, **kwargs: Any) -> Any:
+                with another():
+                    return (yield from function(*args, **kwargs))
+
+            return cast(F, iterated)
+
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
             with another():
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                if inspect.isawaitable(result) or inspect.isgenerator(result):
+                    raise UsageError(
+                        "what a guarded function returns is still to be run, unguarded"
+                    )
+                return result
 
         return cast(F, called)
 
@@ -201,6 +228,12 @@ class guard:  # noqa: N801 - used like a function
             raise StoreBroken(self.before, after) from error
         if error is None:
             _consistent(after)
+
+
+async def _in_a_thread(function: Callable[[Question], Report], question: Question) -> Report:
+    import asyncio  # who awaits this has it; the command line starts faster without
+
+    return await asyncio.to_thread(function, question)
 
 
 @contextmanager
@@ -226,9 +259,10 @@ def directory_of(store: Store) -> Path:
     try:
         settings = store.get_settings()
         persistent, directory = settings.is_persistent, settings.persist_directory
+        elsewhere = settings.chroma_server_host
     except AttributeError as error:
         raise UsageError(f"neither a path nor a PersistentClient: {store!r}") from error
-    if not (persistent is True and isinstance(directory, str)):
+    if elsewhere or not (persistent is True and isinstance(directory, str)):
         raise UsageError("this client keeps no store on this machine's disks")
     return Path(directory)
 

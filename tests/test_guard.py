@@ -7,13 +7,15 @@ import contextlib
 import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -331,6 +333,63 @@ def test_every_call_of_a_decorated_function_is_guarded_anew(sound: Path, tmp_pat
     assert work(False) == "done"
 
 
+def test_a_generator_is_guarded_until_it_ends(sound: Path) -> None:
+    @hnswcheck.guard(sound)
+    def work() -> Iterator[int]:
+        yield 1
+        break_it(sound)
+        yield 2
+
+    with pytest.raises(hnswcheck.StoreBroken):
+        list(work())
+
+
+def test_what_cannot_be_guarded_is_refused(sound: Path) -> None:
+    guard = hnswcheck.guard(sound)
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    async def later() -> None:
+        pass
+
+    for function in (numbers, staticmethod(later), object):
+        with pytest.raises(hnswcheck.UsageError, match="guard decorates functions"):
+            guard(function)
+    coroutine = later()
+    with pytest.raises(hnswcheck.UsageError, match="still to be run"):
+        _ = guard(lambda: coroutine)()
+    coroutine.close()
+
+
+@pytest.mark.parametrize("kind", ["StoreDamaged", "StoreUndecided", "StoreBroken"])
+def test_errors_with_reports_come_through_a_process_pool(kind: str, damaged: Path) -> None:
+    report = hnswcheck.audit(damaged)
+    error = getattr(hnswcheck, kind)(*[report] * (2 if kind == "StoreBroken" else 1))
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(again), str(again), again.report) == (type(error), str(error), report)
+
+
+def test_the_block_may_change_the_current_directory(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sound.parent)
+    with hnswcheck.guard(sound.name) as g:
+        os.chdir(tmp_path.parent)
+    assert g.after is not None
+
+
+def test_a_client_of_a_server_is_refused_whatever_its_settings_say() -> None:
+    class Elsewhere:
+        def get_settings(self) -> Namespace:
+            return Namespace(
+                is_persistent=True, persist_directory="./chroma", chroma_server_host="localhost"
+            )
+
+    with pytest.raises(hnswcheck.UsageError, match="keeps no store"):
+        hnswcheck.ensure_consistent(Elsewhere())
+
+
 def test_the_event_loop_goes_on_while_a_store_is_checked(sound: Path) -> None:
     events: list[str] = []
 
@@ -412,6 +471,35 @@ def test_drifted_moves_what_loses_nothing_and_says_what_and_why(
     ):
         assert part in said
     assert hnswcheck.quarantine_drifted(store) == []
+
+
+def test_drifted_comes_to_rest(tmp_path: Path) -> None:
+    """What a move does not better is not moved at each start."""
+    store = rest(unpack(LOSSLESS, tmp_path))
+    with contextlib.closing(sqlite3.connect(store / "chroma.sqlite3")) as connection, connection:
+        connection.execute("DELETE FROM embeddings_queue WHERE seq_id <= 20")
+    rest(store)
+    assert len(hnswcheck.quarantine_drifted(store, accept_loss=True)) == 1
+    chroma = pytest.importorskip("chromadb")
+    assert chroma
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", WRITES, str(store)], env=environment(), timeout=60, check=False
+        )
+        assert done.returncode == 0
+        rest(store)
+        assert hnswcheck.quarantine_drifted(store, accept_loss=True) == []
+
+
+#: Enough for a flush.
+WRITES = """
+import sys, time
+import chromadb
+client = chromadb.PersistentClient(sys.argv[1], chromadb.Settings(anonymized_telemetry=False))
+docs = client.get_collection("docs", embedding_function=None)
+ids = [f"{time.time_ns()}-{i}" for i in range(200)]
+docs.add(ids=ids, embeddings=[[float(i % 7), *[0.5] * 7] for i in range(200)])
+"""
 
 
 def test_drifted_leaves_what_would_lose_and_says_so(

@@ -52,7 +52,7 @@ def quarantine_drifted(path: str | os.PathLike[str], *, accept_loss: bool = Fals
 
 
 def _what(fate: Fate) -> tuple[str, str, str]:
-    where = f"segment {fate.segment} of collection {fate.collection.name!r}, {fate.status}"
+    where = f"segment {fate.segment} of collection {fate.collection.name!r} ({fate.status})"
     lost = "an unknown number" if fate.lost is None else f"{fate.lost:,}"
     counts = (
         f"{', '.join(fate.findings)}; without its folder {fate.searchable:,} records are searchable"

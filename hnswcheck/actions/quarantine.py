@@ -40,9 +40,10 @@ from hnswcheck.target import BEFORE_ALL, Target, read_targets
 #: Damage that says nothing certain about any segment.
 OF_SQLITE = "sqlite-damaged"
 
-NO_FOLDER = "it has no folder"
+NO_FOLDER = "it has no folder; hnswcheck restore lists what was moved"
+NO_GAIN = "Chroma would search no more records without it"
 SQLITE_DAMAGED = "chroma.sqlite3 itself is damaged"
-WOULD_LOSE = "records would be searchable only after a repair"
+WOULD_LOSE = "records would not be searchable"
 NOT_ASKED = "only looked at"
 
 
@@ -133,7 +134,8 @@ def quarantine(
     """Audit a store and move the folders of damaged segments aside; :func:`restore` undoes it.
 
     Only segments whose status is diverged or corrupt are moved, and of these only those whose
-    records all stay searchable from the WAL, unless ``accept_loss``. The folder is renamed within
+    records all stay searchable from the WAL, unless ``accept_loss``; none at all where Chroma
+    would search no more than it does now. The folder is renamed within
     the persist directory, its contents untouched, with a manifest beside it; the VECTOR watermark
     goes in the same step. All of it happens, or nothing.
 
@@ -143,7 +145,7 @@ def quarantine(
         segments: ids of vector segments; None for all.
         level: of the audit, "standard" or "deep".
         dry_run: only say what would be done; writes nothing.
-        accept_loss: move also where records are then searchable only after a repair.
+        accept_loss: move also where records are then not searchable before a repair.
         wait: seconds to wait for other processes to leave the store.
         progress: called as bytes are read.
 
@@ -204,7 +206,9 @@ def settle(root: Path, wait: float) -> Sequence[str]:
         check_path(root)
         alone_here = not users_of(root)
     left = is_unfinished(root) or any(
-        state.name in (DRAFT, f"{DATABASE}-journal") or REBUILT.match(state.name)
+        state.name in (DRAFT, f"{DATABASE}-journal")
+        or (state.name == f"{DATABASE}-wal" and state.size)
+        or REBUILT.match(state.name)
         for state in list_directory(root)
     )
     if left or not alone_here:
@@ -271,6 +275,7 @@ def _fate(
     searchable = account.searchable if account else 0
     lost = segment.recoverable.lost
     after_repair = max(0, records - searchable - (lost or 0))
+    now = records - (ledger.missing or 0)  # of a segment that Chroma can read
     errors = tuple(found.id for found in segment.findings if found.severity == "error")
     vector = segment.vector_segment or ""
     kept = NOT_ASKED
@@ -278,7 +283,9 @@ def _fate(
         kept = SQLITE_DAMAGED
     elif not (root / vector).is_dir():
         kept = NO_FOLDER
-    elif after_repair:
+    elif segment.status == "diverged" and not ledger.phantom and searchable <= now:
+        kept = NO_GAIN
+    elif searchable < records:
         kept = WOULD_LOSE
     return Fate(
         segment.collection,

@@ -29,7 +29,7 @@ from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.segment import peek_id_map
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.view import States, find_database, list_directory, look_at, open_store
-from hnswcheck.errors import RestoreRefused, UsageError
+from hnswcheck.errors import RestoreRefused, StoreUnreadable, UsageError
 from hnswcheck.target import Target, read_targets, replay_start
 
 
@@ -70,16 +70,30 @@ class _Plan:
 def quarantines(path: str | os.PathLike[str]) -> tuple[Manifest, ...]:
     """What :func:`restore` can put back, oldest first.
 
-    Folders that other tools moved have no manifest of ours and are not among them.
+    Folders that other tools moved have no manifest of ours and are not among them, nor are those
+    whose manifest cannot be read.
 
     Raises:
         StoreNotFound, NotAChromaStore, StoreUnreadable: it cannot be said.
     """
+    return survey(path)[0]
+
+
+def survey(path: str | os.PathLike[str]) -> tuple[tuple[Manifest, ...], tuple[str, ...]]:
+    """:func:`quarantines`, and what is wrong with the others of ours."""
     root = Path(path)
     find_database(root)
-    names = [s.name for s in list_directory(root) if s.is_directory and OURS.fullmatch(s.name)]
-    found = (read_manifest(root / (name + MANIFEST)) for name in names)
-    return tuple(sorted(found, key=lambda manifest: (manifest.time, manifest.folder)))
+    found: list[Manifest] = []
+    problems: list[str] = []
+    for state in list_directory(root):
+        if state.is_directory and OURS.fullmatch(state.name):
+            try:
+                found.append(read_manifest(root / (state.name + MANIFEST)))
+            except StoreUnreadable as error:
+                problems.append(str(error))
+    return tuple(sorted(found, key=lambda manifest: (manifest.time, manifest.folder))), tuple(
+        problems
+    )
 
 
 def restore(
@@ -155,12 +169,16 @@ def _manifest(root: Path, name: str, progress: Progress) -> Manifest:
         known = ", ".join(manifest.folder for manifest in quarantines(root)) or "none"
         raise UsageError(f"no quarantine {name!r} in {root}; there are: {known}")
     manifest = read_manifest(root / (name + MANIFEST))
+    newer = [m.folder for m in quarantines(root) if m.segment == manifest.segment][-1]
+    if newer != name:
+        text = f"{newer} is newer, and may hold what was written since; restore that first"
+        raise RestoreRefused(f"{root / name}: {text}")
     now = {file.name: (file.size, file.sha256) for file in file_prints(root / name, progress)}
     then = {file.name: (file.size, file.sha256) for file in manifest.files}
     if now != then:
         changed = sorted(file for file in now | then if now.get(file) != then.get(file))
         files = ", ".join(changed)
-        raise RestoreRefused(f"{root / name}: not as it was moved: {files} changed since")
+        raise RestoreRefused(f"{root / name}: not as it was moved: {files} changed or added since")
     return manifest
 
 

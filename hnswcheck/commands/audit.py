@@ -46,8 +46,8 @@ Examples:
 
   hnswcheck audit ./chroma --quarantine
 
-Exit codes: 0 nothing at or above --fail-on; 1 findings; 2 wrong use; 3 could not be decided;
-130 interrupted.
+Exit codes: 0 nothing at or above --fail-on; 1 findings, also where --quarantine then moved what
+was damaged; 2 wrong use; 3 could not be decided; 130 interrupted.
 """
 
 
@@ -86,7 +86,12 @@ def audit(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there instead.")
     ] = None,
     quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="Then do what 'hnswcheck quarantine' does.")
+        bool,
+        typer.Option(
+            "--quarantine",
+            help="Then move what is damaged, as 'hnswcheck quarantine' does; --yes, --accept-loss"
+            " and --wait are for that.",
+        ),
     ] = False,
     yes: Yes = False,
     accept_loss: AcceptLoss = False,
@@ -124,7 +129,11 @@ def audit(
         if store.verdict == "damaged":
             aside = format is Format.JSON
             choices = (level, False, yes, accept_loss, wait, quiet, aside)
-            run_quarantine(path, collection, None, *choices)
+            try:
+                run_quarantine(path, collection, None, *choices)
+            except HnswcheckError as error:
+                complain(str(error))
+                wrong_use |= isinstance(error, UsageError)
     code = report.exit_code(fail_on.value)
     raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from hnswcheck.actions import quarantine as quarantining
 from hnswcheck.actions import restore as restoring
+from hnswcheck.actions.journal import is_unfinished
 from hnswcheck.errors import HnswcheckError, UsageError
 from hnswcheck.output import actions
 from hnswcheck.output.progress import shown
-from hnswcheck.output.terminal import is_terminal, show
+from hnswcheck.output.terminal import complain, is_terminal, show
 from hnswcheck.report import Level
 
 StorePath = Annotated[
@@ -64,7 +66,7 @@ Examples:
   hnswcheck restore ./chroma --quarantine NAME
 
 Exit codes: 0 done; 1 refused, as it would lose what was written since; 2 wrong use; 3 it could
-not be done, and nothing was changed.
+not be done, and nothing was changed; 130 interrupted.
 """
 
 
@@ -125,11 +127,13 @@ def run_quarantine(
             progress=progress,
         )
     result = plan.result
-    show(actions.plan(result, accept_loss), aside)
+    show(actions.plan(result, accept_loss, is_unfinished(path)), aside)
     if plan.chosen(accept_loss) and not dry_run and (yes or _agreed()):
         with shown(not quiet) as progress:
             result = quarantining.carry_out(plan, accept_loss, wait, progress)
         show(actions.moved(result), aside)
+    elif plan.chosen(accept_loss):
+        show([Text("nothing was moved")], aside)
     if any(fate.kept for fate in result.segments):
         return 1
     return 0 if result.report.stores[0].complete else UNDECIDED
@@ -156,9 +160,13 @@ def restore(
     Refuses where records that were written since would no longer be searchable.
     """
     if quarantine is None:
-        show(actions.listing(restoring.quarantines(path)))
+        found, problems = restoring.survey(path)
+        show(actions.listing(found, is_unfinished(path)))
+        for problem in problems:
+            complain(problem)
         return
     with shown(not quiet) as progress:
-        result = restoring.restore(path, quarantine, dry_run=dry_run, wait=wait, progress=progress)
+        name = Path(quarantine).name  # completion gives a path
+        result = restoring.restore(path, name, dry_run=dry_run, wait=wait, progress=progress)
     show(actions.restored(result))
     raise typer.Exit(1 if result.lost_writes or result.lost_deletes else 0)

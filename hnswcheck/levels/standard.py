@@ -306,6 +306,8 @@ def _recoverable(
 def _ids_in(folder: Path) -> Strings | None:
     """Ids whose vector a folder holds that was moved aside; None where it does not tell."""
     try:
-        return read_parts(open_segment(folder), Sampler(), lambda _: None).ids_with_element()
+        parts = read_parts(open_segment(folder), Sampler(), lambda _: None)
     except StoreUnreadable:
         return None
+    cut = parts.id_map is not None and parts.id_map.problem is not None
+    return None if cut else parts.ids_with_element()

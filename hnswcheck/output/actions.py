@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from rich.text import Text
 
@@ -11,6 +14,7 @@ from hnswcheck.actions.export import Export
 from hnswcheck.actions.manifest import Manifest
 from hnswcheck.actions.quarantine import (
     NO_FOLDER,
+    NO_GAIN,
     SQLITE_DAMAGED,
     WOULD_LOSE,
     Fate,
@@ -38,8 +42,9 @@ MEANING = {
 }
 
 
-def plan(result: QuarantineResult, accept_loss: bool) -> Iterator[Text]:
+def plan(result: QuarantineResult, accept_loss: bool, unfinished: bool) -> Iterator[Text]:
     """What a quarantine would do, a few lines per damaged segment."""
+    yield from _unfinished(unfinished)
     yield from _finished(result.finished)
     store = result.report.stores[0]
     undecided = sum(segment.status == "undecided" for segment in store.segments)
@@ -53,8 +58,9 @@ def plan(result: QuarantineResult, accept_loss: bool) -> Iterator[Text]:
         yield Text(f"  {_cost(fate)}")
         lossy = fate.kept == WOULD_LOSE
         if lossy and not accept_loss:
-            yield Text(f"  not moved: {fate.after_repair:,} {WOULD_LOSE}. {REPAIR}", "yellow")
-        elif fate.kept in (NO_FOLDER, SQLITE_DAMAGED):
+            lost = fate.after_repair + (fate.lost or 0)
+            yield Text(f"  not moved: {lost:,} {WOULD_LOSE}. {REPAIR}", "yellow")
+        elif fate.kept in (NO_FOLDER, NO_GAIN, SQLITE_DAMAGED):
             yield Text(f"  not moved: {fate.kept}", "yellow")
 
 
@@ -72,6 +78,19 @@ def _cost(fate: Fate) -> str:
     )
 
 
+def _undo(path: Path, name: str) -> Text:
+    """A command that can be pasted, whatever the path is called."""
+    where = str(path.absolute())
+    quoted = shlex.quote(where)
+    if not where.isprintable() or not where.isascii():
+        quoted = "".join(
+            chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}"
+            for b in os.fsencode(where)
+        )
+        quoted = f"$'{quoted}'"
+    return Text(f"  undo with: hnswcheck restore {quoted} --quarantine {name}")
+
+
 def _where(collection: CollectionInfo) -> str:
     return f"{collection.tenant}/{collection.database}"
 
@@ -81,10 +100,7 @@ def moved(result: QuarantineResult) -> Iterator[Text]:
     for fate in result.segments:
         if fate.moved_to:
             yield Text(f"moved {fate.segment} to {fate.moved_to}")
-            yield Text(
-                "  undo with: hnswcheck restore"
-                f" {visible(str(result.path))} --quarantine {fate.moved_to}"
-            )
+            yield _undo(result.path, fate.moved_to)
 
 
 def restored(result: RestoreResult) -> Iterator[Text]:
@@ -96,7 +112,8 @@ def restored(result: RestoreResult) -> Iterator[Text]:
     if result.done:
         yield Text(f"put {what}")
         if result.displaced:
-            yield Text(f"  what Chroma had made in its place is now {result.displaced}")
+            yield Text(f"  what was in its place is now {result.displaced}")
+            yield _undo(result.path, result.displaced)
     elif result.lost_writes or result.lost_deletes:
         yield Text(
             f"would be refused: {result.lost_writes:,} records written since, and"
@@ -136,7 +153,7 @@ def repaired(report: RepairReport) -> Iterator[Text]:
     for segment in report.segments:
         yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
         if segment.replaced:
-            yield Text(f"  undo with: hnswcheck restore {path} --quarantine {segment.replaced}")
+            yield _undo(report.path, segment.replaced)
     if report.after:
         verdict = report.after.verdict
         yield Text.assemble((verdict, STATUS_STYLE[verdict]), f": {path}")
@@ -160,8 +177,9 @@ def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> I
     )
 
 
-def listing(found: Sequence[Manifest]) -> Iterator[Text]:
+def listing(found: Sequence[Manifest], unfinished: bool) -> Iterator[Text]:
     """What can be restored, a few lines each."""
+    yield from _unfinished(unfinished)
     if not found:
         yield Text("nothing was quarantined here by hnswcheck")
     for manifest in found:
@@ -171,6 +189,12 @@ def listing(found: Sequence[Manifest]) -> Iterator[Text]:
         yield Text(manifest.folder, "bold")
         yield Text(f"  collection {visible(manifest.collection['name'])}, {size:,} bytes")
         yield Text(f"  {when:%Y-%m-%d %H:%M:%S} UTC: {visible(why)}")
+
+
+def _unfinished(unfinished: bool) -> Iterator[Text]:
+    if unfinished:
+        yield Text("an earlier action was stopped half way; the next one that is not a dry run")
+        yield Text("finishes it, or takes it back, before it does anything else")
 
 
 def _finished(lines: Sequence[str]) -> Iterator[Text]:
