@@ -11,7 +11,9 @@ from hnswcheck.errors import HnswcheckError, NotAChromaStore, StoreNotFound
 log = logging.getLogger("hnswcheck")
 
 
-def quarantine_drifted(path: str | os.PathLike[str], *, accept_loss: bool = False) -> list[str]:
+def quarantine_drifted(
+    path: str | os.PathLike[str], *, accept_loss: bool = False, wait: float = 0.0
+) -> list[str]:
     """Move the damaged segments of a store aside, before a client opens it.
 
     Says what and why, with exact counts, through the logger "hnswcheck". Never raises for what is
@@ -21,6 +23,7 @@ def quarantine_drifted(path: str | os.PathLike[str], *, accept_loss: bool = Fals
         path: the persist directory.
         accept_loss: move also where records are searchable only after a repair, then. Without it
             such segments stay where they are, and Chroma may fail on them or die of them.
+        wait: seconds to wait for other processes to leave the store.
 
     Returns:
         The paths of the folders that were moved, where they are now; none for a directory or a
@@ -32,7 +35,7 @@ def quarantine_drifted(path: str | os.PathLike[str], *, accept_loss: bool = Fals
         []
     """
     try:
-        result = quarantine(path, accept_loss=accept_loss)
+        result = quarantine(path, accept_loss=accept_loss, wait=wait)
     except (StoreNotFound, NotAChromaStore) as error:
         log.debug("%s", error)
         return []
