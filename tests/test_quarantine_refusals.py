@@ -127,7 +127,7 @@ def test_without_anybody_to_ask_nothing_is_moved(
     store = unpack(HELD_BY_WAL, tmp_path)
     before = snapshot(store)
     code, _, err = command(capsys, words[0], store, *words[1:])
-    assert code == 2
+    assert code == (1 if words[0] == "audit" else 2)  # damage outranks wrong use
     clear_line(err.splitlines(keepends=True)[-1])
     assert snapshot(store) == before
     command(capsys, words[0], store, *words[1:], "--yes")
@@ -583,7 +583,7 @@ def test_whoever_has_the_store_open_is_named_and_nothing_is_moved(
             asked.append(("audit", store, "--quarantine", *ANY_COST))
         for words in asked:
             code, _, err = command(capsys, *words)
-            assert code == 3, words
+            assert code == (1 if words[0] == "audit" else 3), words  # damage outranks the rest
             said = clear_line(err)
             assert str(process.pid) in said
             assert "python" in said

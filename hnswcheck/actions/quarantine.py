@@ -33,7 +33,7 @@ from hnswcheck.disk.database import DATABASE
 from hnswcheck.disk.names import MANIFEST, REBUILT
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.view import States, check_path, list_directory, open_store
-from hnswcheck.errors import UsageError
+from hnswcheck.errors import StoreChanged, UsageError
 from hnswcheck.report import CollectionInfo, Level, Report, SegmentReport, Status
 from hnswcheck.target import BEFORE_ALL, Target, read_targets
 
@@ -109,6 +109,8 @@ class _Account:
 class Plan:
     """What a quarantine would do, and what shows that it is still true."""
 
+    question: Question
+    wanted: tuple[str, ...] | None
     result: QuarantineResult
     accounts: Mapping[str, _Account]
     folders: tuple[Path, ...]
@@ -188,12 +190,29 @@ def carry_out(plan: Plan, accept_loss: bool, wait: float, progress: Progress) ->
     chosen = plan.chosen(accept_loss)
     if not chosen:
         return plan.result
+    if any(state and state.name.endswith("-wal") for state in plan.states or ()):
+        plan = _without_wal(plan, wait, progress)
     names = _move(plan, chosen, wait, progress)
     fates = (
         replace(fate, moved_to=names[fate.segment], kept="") if fate.segment in names else fate
         for fate in plan.result.segments
     )
     return replace(plan.result, segments=tuple(fates))
+
+
+def _without_wal(plan: Plan, wait: float, progress: Progress) -> Plan:
+    """The same plan once sqlite has taken its own log, which is in the way, into the database.
+
+    Raises:
+        StoreChanged: it is not the same.
+    """
+    root = plan.result.path
+    with hold(root, wait):
+        pass
+    again = alone(root / DATABASE, _plan, (plan.question, plan.wanted), progress)
+    if again.result.segments != plan.result.segments:
+        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was moved")
+    return replace(again, result=replace(again.result, finished=plan.result.finished))
 
 
 def settle(root: Path, wait: float) -> Sequence[str]:
@@ -206,9 +225,7 @@ def settle(root: Path, wait: float) -> Sequence[str]:
         check_path(root)
         alone_here = not users_of(root)
     left = is_unfinished(root) or any(
-        state.name in (DRAFT, f"{DATABASE}-journal")
-        or (state.name == f"{DATABASE}-wal" and state.size)
-        or REBUILT.match(state.name)
+        state.name in (DRAFT, f"{DATABASE}-journal") or REBUILT.match(state.name)
         for state in list_directory(root)
     )
     if left or not alone_here:
@@ -217,7 +234,9 @@ def settle(root: Path, wait: float) -> Sequence[str]:
     return ()
 
 
-def _plan(question: Question, segments: Sequence[str] | None, progress: Progress = silent) -> Plan:
+def _plan(
+    question: Question, segments: tuple[str, ...] | None, progress: Progress = silent
+) -> Plan:
     folders = tuple(segment_folders(question.directory))
     before = states_if_quiet(question.directory, folders)
     store = examine(question, progress)
@@ -236,7 +255,8 @@ def _plan(question: Question, segments: Sequence[str] | None, progress: Progress
     fates = tuple(_fate(question.directory, segment, accounts, sqlite) for segment in damaged)
     now = states_if_quiet(question.directory, folders)
     result = QuarantineResult(question.directory, Report((store,)), fates)
-    return Plan(result, accounts, folders, before if before == now else None)
+    states = before if before == now else None
+    return Plan(question, segments, result, accounts, folders, states)
 
 
 def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Account]:

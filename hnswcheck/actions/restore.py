@@ -169,10 +169,11 @@ def _manifest(root: Path, name: str, progress: Progress) -> Manifest:
         known = ", ".join(manifest.folder for manifest in quarantines(root)) or "none"
         raise UsageError(f"no quarantine {name!r} in {root}; there are: {known}")
     manifest = read_manifest(root / (name + MANIFEST))
-    newer = [m.folder for m in quarantines(root) if m.segment == manifest.segment][-1]
-    if newer != name:
-        text = f"{newer} is newer, and may hold what was written since; restore that first"
-        raise RestoreRefused(f"{root / name}: {text}")
+    own = [other for other in quarantines(root) if other.segment == manifest.segment]
+    for later in own[own.index(manifest) :]:
+        if _flushed_up_to(later) > _flushed_up_to(manifest):
+            text = f"{later.folder} has what was flushed later; restore that first"
+            raise RestoreRefused(f"{root / name}: {text}")
     now = {file.name: (file.size, file.sha256) for file in file_prints(root / name, progress)}
     then = {file.name: (file.size, file.sha256) for file in manifest.files}
     if now != then:
@@ -180,6 +181,10 @@ def _manifest(root: Path, name: str, progress: Progress) -> Manifest:
         files = ", ".join(changed)
         raise RestoreRefused(f"{root / name}: not as it was moved: {files} changed or added since")
     return manifest
+
+
+def _flushed_up_to(manifest: Manifest) -> int:
+    return watermark(manifest.watermark.raw).value if manifest.watermark else 0
 
 
 def _owner(root: Path, database: Database, segment: str) -> Collection:

@@ -166,7 +166,8 @@ def restore(
             complain(problem)
         return
     with shown(not quiet) as progress:
-        name = Path(quarantine).name  # completion gives a path
+        named = Path(quarantine)  # completion gives a path
+        name = named.name if named.parent in (Path(), path) else quarantine
         result = restoring.restore(path, name, dry_run=dry_run, wait=wait, progress=progress)
     show(actions.restored(result))
     raise typer.Exit(1 if result.lost_writes or result.lost_deletes else 0)
