@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
 from hnswcheck.actions.hold import hold_unchanged, reading, states_if_quiet
 from hnswcheck.actions.index_settings import IndexSettings, estimate
-from hnswcheck.actions.journal import Step, perform, remove_rebuilt
+from hnswcheck.actions.journal import Step, is_unfinished, perform, remove_rebuilt
 from hnswcheck.actions.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.actions.rebuild import build_segment
 from hnswcheck.actions.salvage import Salvage
@@ -66,8 +67,9 @@ def exchange(
                 step = replace(step, after=_mark(held.connection, before, *last))
             perform(held, "repair", [step], manifests)
     except BaseException:
-        with reading(root):
-            remove_rebuilt(root)
+        with suppress(OSError):
+            if not is_unfinished(root):  # else the journal still needs it
+                remove_rebuilt(root)
         raise
     replaced = step.adds[0].removesuffix(MANIFEST) if step.adds else None
     _verify(root, segment, step, wait)
@@ -248,8 +250,7 @@ def _verify(root: Path, segment: SegmentRepair, step: Step, wait: float) -> None
     back = Step(step.segment, moves, step.after, step.before, removes=step.adds)
     with hold_unchanged(root, (), states_if_quiet(root, ()), wait) as held:
         perform(held, "repair", [back], {})
-    with reading(root):
-        remove_rebuilt(root)
+    remove_rebuilt(root)
     raise RepairFailed(
         f"{root}: the rebuilt index of {segment.collection.name} was not consistent ({problem});"
         " the store is as it was"
