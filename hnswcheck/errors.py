@@ -94,7 +94,7 @@ class VectorsNotFinite(HnswcheckError, ValueError):
     """
 
     exit_code = 1
-    finding = "vector-not-finite"
+    finding = ""
 
     def __init__(self, positions: Sequence[int]) -> None:
         self.positions = tuple(positions)

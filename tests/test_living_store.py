@@ -250,6 +250,11 @@ def test_a_killed_writer_leaves_a_store_of_which_every_audit_says_the_same(tmp_p
         (found,) = first.stores
         assert found.complete, errors_in(first)
         for segment in found.segments:
+            if any(one.id == "id-map-truncated" for one in segment.findings):
+                # Killed between truncating the id map and writing it: nobody can tell its ids.
+                assert segment.ledger.missing is segment.ledger.phantom is None, segment
+                assert not segment.recoverable.lost, segment
+                continue
             # No record is lost by a kill: 2-behaviour.md, faults that happen by themselves.
             assert segment.ledger.missing == segment.ledger.phantom == 0, segment
             assert segment.recoverable.lost == 0, segment
