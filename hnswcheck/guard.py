@@ -306,7 +306,7 @@ def _summary(report: Report, when: str) -> str:
     worst = [f for f in store.findings if f.severity != "info"]
     said = [f"{found.id}{_names(found.sample)}" for found in worst]
     for segment in store.segments:
-        if segment.status in ("diverged", "corrupt", "undecided"):
+        if segment.is_damaged or segment.status == "undecided":
             found = ", ".join(
                 f"{one.count:,} {one.id}" for one in segment.findings if one.severity != "info"
             )

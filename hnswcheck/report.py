@@ -151,6 +151,16 @@ class SegmentReport:
     recoverable: Recoverable
     findings: tuple[Finding, ...]
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether it is known to be broken."""
+        return self.status in ("diverged", "corrupt")
+
+    @property
+    def error_ids(self) -> tuple[str, ...]:
+        """Ids of the findings that count as errors."""
+        return tuple(found.id for found in self.findings if found.severity == "error")
+
 
 @dataclass(frozen=True, slots=True)
 class ChromaInfo:

@@ -91,11 +91,6 @@ class QuarantineResult:
         """The folders that were moved, where they are now."""
         return tuple(self.path / fate.moved_to for fate in self.segments if fate.moved_to)
 
-    @property
-    def would_lose(self) -> tuple[Fate, ...]:
-        """Segments that were left where they are, for the sake of their records."""
-        return tuple(fate for fate in self.segments if fate.kept == WOULD_LOSE)
-
 
 @dataclass(frozen=True, slots=True)
 class _Account:
@@ -137,9 +132,9 @@ def quarantine(
 
     Only segments whose status is diverged or corrupt are moved, and of these only those whose
     records all stay searchable from the WAL, unless ``accept_loss``; none at all where Chroma
-    would search no more than it does now. The folder is renamed within
-    the persist directory, its contents untouched, with a manifest beside it; the VECTOR watermark
-    goes in the same step. All of it happens, or nothing.
+    would search no more than it does now. The folder is renamed within the persist directory, its
+    contents untouched, with a manifest beside it; the VECTOR watermark goes in the same step. All
+    of it happens, or nothing.
 
     Args:
         path: the persist directory.
@@ -247,8 +242,7 @@ def _plan(
     damaged = [
         segment
         for segment in store.segments
-        if segment.status in ("diverged", "corrupt")
-        and (segments is None or segment.vector_segment in segments)
+        if segment.is_damaged and (segments is None or segment.vector_segment in segments)
     ]
     sqlite = any(found.id == OF_SQLITE for found in store.findings)
     accounts = {} if sqlite or not damaged else _accounts(question.directory, damaged)
@@ -296,7 +290,6 @@ def _fate(
     lost = segment.recoverable.lost
     after_repair = max(0, records - searchable - (lost or 0))
     now = records - (ledger.missing or 0)  # of a segment that Chroma can read
-    errors = tuple(found.id for found in segment.findings if found.severity == "error")
     vector = segment.vector_segment or ""
     kept = NOT_ASKED
     if sqlite:
@@ -311,7 +304,7 @@ def _fate(
         segment.collection,
         vector,
         segment.status,
-        errors,
+        segment.error_ids,
         searchable,
         after_repair,
         lost,

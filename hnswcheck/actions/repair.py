@@ -29,9 +29,7 @@ from hnswcheck.disk.records import read_documents
 from hnswcheck.disk.settings import DeclaredSettings, read_declared_settings
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
-from hnswcheck.errors import (
-    RepairRefused,
-)
+from hnswcheck.errors import RepairRefused
 from hnswcheck.report import Level, Report, SegmentReport
 from hnswcheck.target import Target, read_targets
 
@@ -161,11 +159,7 @@ def _plan(question: Question, choices: Choices) -> Plan:
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
     store = examine(question)
-    damaged = {
-        segment.collection.id: segment
-        for segment in store.segments
-        if segment.status in ("diverged", "corrupt")
-    }
+    damaged = {segment.collection.id: segment for segment in store.segments if segment.is_damaged}
     if any(found.id == OF_SQLITE for found in store.findings):
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
     segments: list[SegmentRepair] = []
@@ -189,11 +183,10 @@ def _decide(
     settings: DeclaredSettings,
     choices: Choices,
 ) -> SegmentRepair:
-    errors = tuple(found.id for found in report.findings if found.severity == "error")
     none = np.zeros(0, np.int64)
     vector = report.vector_segment or ""
     decided = SegmentRepair(
-        report.collection, vector, report.status, errors, None, none, none, none
+        report.collection, vector, report.status, report.error_ids, None, none, none, none
     )
     balanced = report.ledger.missing == 0 and report.ledger.phantom == 0
     try:

@@ -138,7 +138,7 @@ def _finding(found: Finding, indent: str) -> Iterator[Text]:
 
 def _verdict(store: StoreReport) -> Text:
     statuses = [segment.status for segment in store.segments]
-    bad = sum(status in ("diverged", "corrupt") for status in statuses)
+    bad = sum(segment.is_damaged for segment in store.segments)
     unsure = sum(status == "undecided" for status in statuses)
     lagging = statuses.count("lagging")
     style = STATUS_STYLE[store.verdict]
