@@ -7,12 +7,13 @@ and were moved aside, by us or by others.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hnswcheck.actions.manifest import Manifest, read_manifest
+from hnswcheck.actions.remains import Folder, better_half, faulty_vectors, open_remains
 from hnswcheck.checks.elements import place
 from hnswcheck.checks.ledger import check_rows, check_watermark
 from hnswcheck.checks.order import Order, possible_orders, proven_order
@@ -24,50 +25,22 @@ from hnswcheck.checks.proof import (
     read_log,
 )
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.checks.vectors import Floats, VectorFaults, differs, rows_in_index
+from hnswcheck.checks.vectors import Floats, differs, rows_in_index
 from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.header import Header, shaped
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels
-from hnswcheck.disk.level0 import Elements, read_vectors
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.records import Records, accounted, read_records
-from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, SegmentFolder, open_segment
-from hnswcheck.disk.settings import DEFAULT_M, DeclaredSettings
+from hnswcheck.disk.settings import DeclaredSettings
 from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
 from hnswcheck.disk.wal import WalRow, is_complete, read_wal_vectors
-from hnswcheck.errors import HnswcheckError, RepairRefused, StoreUnreadable
+from hnswcheck.errors import HnswcheckError, RepairRefused
 from hnswcheck.target import Target
 
 #: Sources by number: none, the log, then folders.
 NOWHERE, LOG, FIRST_FOLDER = -1, 0, 1
 CHUNK = 1 << 12
-#: Of so many labels per element at most every other one was deleted and purged.
-PLAUSIBLE_LABELS = 1 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A segment folder as far as it can be read.
-
-    Attributes:
-        elements: None where not even the shape of an element is known.
-        norms: float32 (held,): of the elements, under cosine.
-        known_norms: so many of them are there; the others count as 1, which cosine does not see.
-    """
-
-    path: Path
-    header: Header | None
-    elements: Elements | None
-    norms: Floats | None
-    known_norms: int
-
-    def vectors(self, elements: Ints) -> Floats:
-        """float32 (k, dimension): vectors of some elements, as they were added."""
-        assert self.header
-        found = read_vectors(self.path / LEVEL0, self.header, elements)
-        return found if self.norms is None else found * self.norms[elements, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +121,7 @@ def salvage(
     sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
     folders: list[Folder] = []
     for path in (target.folder, *target.aside):
-        opened = _open(path, target, settings) if path else None
+        opened = open_remains(path, c, settings) if path else None
         if opened is None:
             continue
         folder, id_map = opened
@@ -157,12 +130,12 @@ def salvage(
         own = path == target.folder
         order, sure = None, False
         if own and (id_map is None or id_map.problem is not None):
-            order, sure = _by_order(folder, records, target, database)
+            order, sure = _by_order(folder, records, target, database, complete)
         if order is not None and (sure or id_map is None or not len(id_map.id_to_label.ids)):
             proof = _prove_by_order(folder, order, sure)
         elif id_map is not None:
             proof = _prove(
-                folder, _better_half(id_map), records, target, database, own and balanced, complete
+                folder, better_half(id_map), records, target, database, own and balanced, complete
             )
         else:
             continue
@@ -207,70 +180,10 @@ def replayed(records: Records, rows: Sequence[WalRow], watermark: int) -> Record
     )
 
 
-def _open(
-    path: Path, target: Target, settings: DeclaredSettings
-) -> tuple[Folder, IdMap | None] | None:
-    """A folder and what is left of its id map; None where no element can be read."""
-    c = target.collection
-    assert c.dimension is not None
-    try:
-        segment = open_segment(path)
-        if segment.irregular:
-            return None
-        if segment.header is None and LEVEL0 in segment.states:
-            segment = _with_guessed_header(segment, c.dimension, settings)
-        id_map = segment.read_id_map()
-        elements = segment.read_elements()
-    except StoreUnreadable:
-        return None
-    if segment.header is None or elements is None or segment.header.dimension != c.dimension:
-        return None
-    used = int(np.flatnonzero(elements.labels)[-1]) + 1 if elements.labels.any() else 0
-    if used < len(elements.labels):  # labels begin at 1: room for elements, which nobody used
-        segment = replace(segment, header=replace(segment.header, cur_element_count=used))
-        elements = Elements(elements.labels[:used], elements.tombstoned[:used])
-    norms, known = None, 0
-    if c.space == "cosine":
-        norms = np.ones(segment.held, np.float32)
-        if LENGTH in segment.states:
-            known = min(segment.held, segment.states[LENGTH].size // NORM_BYTES)
-            norms[:known] = np.fromfile(path / LENGTH, "<f4", known)
-    return Folder(path, segment.header, elements, norms, known), id_map
-
-
-def _with_guessed_header(
-    segment: SegmentFolder, dimension: int, settings: DeclaredSettings
-) -> SegmentFolder:
-    """With the header that the collection's settings would give, if the elements bear it out.
-
-    Labels are handed out from 1, each once; read at the wrong places they would be anything.
-    """
-    size = segment.states[LEVEL0].size
-    for m in dict.fromkeys((settings.m, DEFAULT_M)):
-        stride = shaped(dimension, m, settings.ef_construction, 0).stride
-        header = shaped(dimension, m, settings.ef_construction, size // stride)
-        guess = replace(segment, header=header, contradictions=())
-        elements = guess.read_elements()
-        labels = elements.labels if elements else np.zeros(0, np.uint64)
-        used = int(np.count_nonzero(labels))  # an index has room for more elements at its end
-        if used and not labels[used:].any() and int(labels.max()) <= PLAUSIBLE_LABELS * used:
-            whole = replace(header, cur_element_count=used)
-            return replace(guess, header=whole)
-    return segment
-
-
-def _better_half(id_map: IdMap) -> IdMap:
-    """With the longer of the two maps of a file that is cut or contradicts itself."""
-    if id_map.problem is None or len(id_map.id_to_label.ids) >= len(id_map.label_to_id.ids):
-        return id_map
-    return replace(id_map, id_to_label=id_map.label_to_id)
-
-
 def _by_order(
-    folder: Folder, records: Records, target: Target, database: Database
+    folder: Folder, records: Records, target: Target, database: Database, complete: bool
 ) -> tuple[Order | None, bool]:
     """The labels of the records by their order, if 1.x wrote them; and whether that is proven."""
-    assert folder.elements
     mark = target.vector_watermark
     unique = len(np.unique(folder.elements.labels)) == len(folder.elements.labels)
     if not (target.integers and unique and (mark is None or mark.is_number(True))):
@@ -278,13 +191,12 @@ def _by_order(
     flushed = mark.value if mark else 0
 
     def agrees(vectors: dict[int, int]) -> bool:
-        assert folder.elements
         labels = np.array(list(vectors), np.uint64)
         at = find_labels(folder.elements.labels, labels).tolist()
         return _holds(folder, dict(zip(vectors.values(), at, strict=True)), database)
 
     rows = target.read_all_wal()
-    known = rows_in_index(rows, flushed, is_complete(database))
+    known = rows_in_index(rows, flushed, complete)
     live = np.sort(folder.elements.labels[~folder.elements.tombstoned])
     orders = possible_orders(records, rows, flushed, known, live)
     return proven_order(orders, flushed, agrees)
@@ -299,7 +211,6 @@ def _prove(
     balanced: bool,
     complete: bool,
 ) -> FolderProof:
-    assert folder.elements
     placement = place(folder.elements, id_map)
     pairs = id_map.id_to_label
     at = positions(records.ids, pairs.ids)
@@ -322,7 +233,7 @@ def _prove(
     return FolderProof(
         element,
         _flagged(folder.elements.tombstoned, element),
-        _flagged(_faulty(folder), element),
+        _flagged(faulty_vectors(folder), element),
         _scaleless(folder, element),
         mapped,
         id_map.problem is None,
@@ -334,14 +245,13 @@ def _prove(
 
 
 def _prove_by_order(folder: Folder, order: Order, sure: bool) -> FolderProof:
-    assert folder.elements
     element = np.full(len(order.labels), -1, np.int64)
     named = order.labels > 0
     element[named] = find_labels(folder.elements.labels, order.labels[named])
     return FolderProof(
         element,
         _flagged(folder.elements.tombstoned, element),
-        _flagged(_faulty(folder), element),
+        _flagged(faulty_vectors(folder), element),
         _scaleless(folder, element),
         named,
         whole_map=True,
@@ -378,7 +288,6 @@ def _is_mixed(folder: Folder, id_map: IdMap, element: Ints, labels: Ints, ordere
     In one history each label is one element's, labels that are not there yet are larger than all
     that are, and in 1.x a record that was made later has the larger label.
     """
-    assert folder.elements
     stored = folder.elements.labels
     if len(np.unique(stored)) != len(stored):
         return True
@@ -442,22 +351,8 @@ def _holds(folder: Folder, places: Mapping[int, int], database: Database) -> boo
     """
     norm = None if folder.norms is None else 1.0
     for page in read_wal_vectors(database, places.keys()):
-        for seq_id, logged in page.items():
-            stored = folder.vectors(np.array([places[seq_id]]))[0]
-            if differs(stored, norm, np.frombuffer(logged, "<f4")):
+        stored = folder.vectors(np.array([places[seq_id] for seq_id in page], np.int64))
+        for vector, logged in zip(stored, page.values(), strict=True):
+            if differs(vector, norm, np.frombuffer(logged, "<f4")):
                 return False
     return True
-
-
-def _faulty(folder: Folder) -> Flags:
-    """bool (held,): vectors that cannot be what Chroma stored."""
-    assert folder.elements
-    assert folder.header
-    faults = VectorFaults(folder.norms)
-    held = len(folder.elements.labels)
-    segment = replace(open_segment(folder.path), header=folder.header)
-    segment.read_elements(faults.visit)
-    faulty = np.zeros(held, bool)
-    for places in faults.elements.values():
-        faulty[places] = True
-    return faulty

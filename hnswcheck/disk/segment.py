@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hnswcheck.disk.header import LAYOUT, Header, parse_header
 from hnswcheck.disk.idmap import HEAD_BYTES, IdMap, decode_id_map
@@ -122,6 +123,18 @@ class SegmentFolder:
         except OSError as error:
             raise unreadable(path, error) from error
         return Elements(labels, flags & TOMBSTONE != 0)
+
+    def read_norms(self) -> tuple[NDArray[np.float32], int]:
+        """float32 (held,): length.bin, and so many of it are there; what it lacks counts as 1.
+
+        Raises:
+            OSError: the operating system will not let us.
+        """
+        norms, known = np.ones(self.held, np.float32), 0
+        if LENGTH in self.states:
+            known = min(self.held, self.states[LENGTH].size // NORM_BYTES)
+            norms[:known] = np.fromfile(self.path / LENGTH, "<f4", known)
+        return norms, known
 
     def read_links(self, advance: Advance = _ignore) -> LinkLists | None:
         """The links above level 0; None where they cannot be sized or are not there.

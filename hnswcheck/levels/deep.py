@@ -17,7 +17,7 @@ from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels
 from hnswcheck.disk.level0 import Chunk, Elements, read_vectors
 from hnswcheck.disk.links import LinkLists
-from hnswcheck.disk.segment import LENGTH, LEVEL0, NORM_BYTES, Advance, SegmentFolder
+from hnswcheck.disk.segment import LEVEL0, Advance, SegmentFolder
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.text import text
 from hnswcheck.disk.wal import is_complete, read_wal_vectors
@@ -69,7 +69,7 @@ def _check(
     sampler: Sampler,
     advance: Advance,
 ) -> Iterator[Finding]:
-    norms = _read_norms(folder, header) if target.collection.space == "cosine" else None
+    norms = folder.read_norms()[0] if target.collection.space == "cosine" else None
     faults = VectorFaults(norms)
     elements, links, findings = _walk(folder, header, faults, advance)
     yield from findings
@@ -104,15 +104,6 @@ def _walk(
     if links is None or links.bad is not None:
         return elements, None, []
     return elements, links, list(check_reach(graph, links))
-
-
-def _read_norms(folder: SegmentFolder, header: Header) -> Floats:
-    """float32 (count,): length.bin; what it lacks counts as 1, as that is another finding."""
-    norms = np.ones(header.count, np.float32)
-    if LENGTH in folder.states:
-        held = min(header.count, folder.states[LENGTH].size // NORM_BYTES)
-        norms[:held] = np.fromfile(folder.path / LENGTH, "<f4", held)
-    return norms
 
 
 def _names(faulty: list[int], elements: Elements, id_map: IdMap | None) -> Iterator[str]:
