@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from hnswcheck.actions.mends import Mend
 from hnswcheck.actions.salvage import Salvage
 from hnswcheck.checks.proof import Grade
 from hnswcheck.disk.strings import Ints
@@ -28,20 +29,27 @@ class SegmentRepair:
         use: int64: records whose vector is taken from there.
         embed: int64: records whose document is embedded again.
         leave: int64: records that stay without a vector.
+        drop: int64: records that go.
+        mend: what is enough; None for a new index.
         refused: why nothing is done; empty if it is.
         replaced: the new name of the old folder; None if nothing was done or there was none.
+        exported: the file that has the records that went; None if none did.
     """
 
     collection: CollectionInfo
     segment: str
+    metadata_segment: str | None
     status: Status
     findings: tuple[str, ...]
     salvage: Salvage | None
     use: Ints
     embed: Ints
     leave: Ints
+    drop: Ints
+    mend: Mend | None = None
     refused: str = ""
     replaced: str | None = None
+    exported: str | None = None
 
     @property
     def grades(self) -> dict[str, int]:
@@ -50,6 +58,23 @@ class SegmentRepair:
             return {}
         counts = {g.name.lower(): self.salvage.count(g) for g in sorted(Grade, reverse=True)}
         return {name: count for name, count in counts.items() if count}
+
+    def steps(self) -> Iterator[str]:
+        """What is done, a line each; nothing where it is refused."""
+        if self.salvage is None or self.refused:
+            return
+        if self.mend is not None:
+            yield from self.mend.describe()
+        else:
+            parts = [f"{len(self.use):,} vectors from what is there"]
+            parts += [f"{len(self.embed):,} embedded again"] if len(self.embed) else []
+            yield f"build a new index: {', '.join(parts)}"
+        if self.salvage.metadata_start is not None:
+            yield f"set METADATA's watermark to {self.salvage.metadata_start}"
+        if len(self.leave):
+            yield f"leave {len(self.leave):,} records without a vector"
+        if len(self.drop):
+            yield f"delete {len(self.drop):,} records, after they are written to a file"
 
     def records(self) -> Iterator[tuple[str, str, str]]:
         """(id, source, grade) of every record; "wal", a folder's name, "embedded" or "nowhere"."""
@@ -69,21 +94,25 @@ class Choices:
         accept: grades that are good enough.
         leave: records may stay without a vector.
         embed: makes vectors of documents.
+        drop: records without a vector go.
     """
 
     accept: frozenset[Grade] = frozenset()
     leave: bool = False
     embed: Embed | None = None
+    drop: bool = False
 
     @classmethod
-    def of(cls, accept: Iterable[str], leave: bool, embed: Embed | None) -> Choices:
+    def of(cls, accept: Iterable[str], leave: bool, embed: Embed | None, drop: bool) -> Choices:
         """The choices in the words of a caller.
 
         Raises:
-            UsageError: an unknown grade.
+            UsageError: an unknown grade, or records that are to stay and to go.
         """
+        if leave and drop:
+            raise UsageError("records without a vector either stay or go: choose one")
         unknown = [name for name in accept if name not in ACCEPTABLE]
         if unknown:
             known = ", ".join(sorted(ACCEPTABLE))
             raise UsageError(f"unknown grade {unknown[0]!r}; there are {known}")
-        return cls(frozenset(ACCEPTABLE[name] for name in accept), leave, embed)
+        return cls(frozenset(ACCEPTABLE[name] for name in accept), leave, embed, drop)

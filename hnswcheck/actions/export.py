@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -10,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from hnswcheck.actions.lines import lines_of
 from hnswcheck.actions.salvage import NOWHERE, Salvage, salvage
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import DATABASE, Database
-from hnswcheck.disk.records import PAGE_DOCUMENTS, read_metadata
+from hnswcheck.disk.records import PAGE_DOCUMENTS
 from hnswcheck.disk.scratch import scratch_directory
 from hnswcheck.disk.settings import read_declared_settings
-from hnswcheck.disk.text import text
 from hnswcheck.disk.view import open_store
 from hnswcheck.errors import ActionFailed, RepairRefused, UsageError
 from hnswcheck.report import Level
@@ -116,19 +115,9 @@ def _write_vectors(path: Path, found: Salvage, database: Database, dimension: in
 def _write_lines(
     path: Path, found: Salvage, database: Database, progress: Progress, name: str
 ) -> None:
-    rowids = found.records.rowids
+    total = len(found.grades)
     with path.open("w", encoding="utf-8") as file:
-        for begin in range(0, len(rowids), PAGE_DOCUMENTS):
-            page = rowids[begin : begin + PAGE_DOCUMENTS]
-            metadata = read_metadata(database, page)
-            for index, rowid in enumerate(page.tolist(), begin):
-                own = metadata.get(rowid, {})
-                line = {
-                    "id": text(found.records.ids[index]),
-                    "grade": Grade(int(found.grades[index])).name.lower(),
-                    "source": found.source_name(index),
-                    "document": own.pop("chroma:document", None),
-                    "metadata": own,
-                }
-                file.write(json.dumps(line) + "\n")
-            progress(begin + len(page), len(rowids), name)
+        for number, line in enumerate(lines_of(found, np.arange(total), database), 1):
+            file.write(line)
+            if number % PAGE_DOCUMENTS == 0 or number == total:
+                progress(number, total, name)

@@ -148,10 +148,12 @@ def _file_print(found: Any) -> FilePrint:
             raise FormatError("a file that is none")
 
 
-def free_name(root: Path, segment: str, now: datetime, what: str = "quarantined") -> str:
-    """What a segment's folder can be called that is moved aside, or "rebuilt", at this time."""
+def free_name(
+    root: Path, segment: str, now: datetime, what: str = "quarantined", suffix: str = ""
+) -> str:
+    """What a segment's folder can be called that is moved aside at this time; or what is new."""
     stem = f"{segment}.{what}-{now:%Y%m%dT%H%M%SZ}"
-    names = (f"{stem}-{number}" for number in count(1))
+    names = (f"{stem}-{number}{suffix}" for number in count(1))
     taken = {path.name for path in root.iterdir()}
     return next(name for name in names if not taken & {name, name + MANIFEST})
 

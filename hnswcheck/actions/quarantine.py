@@ -23,7 +23,7 @@ from hnswcheck.actions.hold import (
 from hnswcheck.actions.journal import DRAFT, Step, is_unfinished, perform, recover
 from hnswcheck.actions.manifest import Manifest, as_text, file_prints, free_name
 from hnswcheck.actions.users import users_of
-from hnswcheck.actions.watermark import read_watermark
+from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.ledger import check_rows, replay_index, replay_records
@@ -324,7 +324,8 @@ def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -
             segment, report = fate.segment, reports[fate.segment]
             name = names[segment] = free_name(root, segment, now)
             row = read_watermark(held.connection, segment)
-            steps.append(Step(segment, ((segment, name),), row, None, adds=(name + MANIFEST,)))
+            change = WatermarkChange(segment, row, None)
+            steps.append(Step(segment, ((segment, name),), (change,), adds=(name + MANIFEST,)))
             c = fate.collection
             manifests[name + MANIFEST] = Manifest(
                 name,

@@ -94,19 +94,22 @@ def build_segment(
     line = settings.made_by
     _check_ids(column, line, seq_ids, max_seq_id)
     engine = _engine()
-    with _made(folder):
+    with new_folder(folder):
         with _scratch_file(scratch):
             norms = _save_index(engine, scratch, vectors, len(column), settings, advance)
-            with _refusals(folder):
+            with refusals(folder):
                 _split(engine, scratch, folder, norms, settings)
-        with _refusals(folder):
+        with refusals(folder):
+            labels = np.arange(1, len(column) + 1, dtype=np.uint64)
             with new_file(folder / ID_MAP) as file:
                 if line.shape == "dict":
-                    write_dict(file, column)
+                    write_dict(file, column, labels, len(column))
                 else:
                     assert seq_ids is not None
                     watermark = max_seq_id if line.keeps_watermark else None
-                    write_instance(file, column, settings.dimension, seq_ids, watermark)
+                    write_instance(
+                        file, column, labels, len(column), settings.dimension, seq_ids, watermark
+                    )
             sync_directory(folder)
             sync_directory(folder.parent)
 
@@ -148,9 +151,9 @@ def _engine() -> _Engine:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """A new folder, which goes again where the work in it fails."""
-    with _refusals(folder):
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a new folder, which goes again where the work in it fails."""
+    with refusals(folder):
         folder.mkdir()
     try:
         yield
@@ -161,17 +164,17 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _scratch_file(path: Path) -> Iterator[None]:
-    with _refusals(path):
+    with refusals(path):
         path.open("xb").close()
     try:
         yield
     finally:
-        with _refusals(path):
+        with refusals(path):
             path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path) -> Iterator[None]:
     """What the system or hnswlib refuses becomes one line."""
     try:
         yield
@@ -199,7 +202,7 @@ def _save_index(
     Under l2 and ip Chroma never sets that: zeros are what memory usually holds.
     """
     norms = np.zeros(count, np.float32)
-    with _refusals(path):
+    with refusals(path):
         index = engine.module.Index(space=SPACES[settings.space], dim=settings.dimension)
         index.init_index(
             max_elements=count,
@@ -215,13 +218,13 @@ def _save_index(
             if settings.space == "cosine":
                 norms[first:after] = _normalise(block)
             labels = np.arange(first + 1, after + 1, dtype=np.uint64)
-            with _refusals(path):
+            with refusals(path):
                 index.add_items(block, labels, num_threads=settings.threads or -1)
         advance(len(block))
         first = after
     if bad:
         raise VectorsNotFinite(bad)
-    with _refusals(path):
+    with refusals(path):
         index.save_index(os.fsencode(path))
     return norms
 

@@ -18,18 +18,22 @@ import numpy as np
 from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
 from hnswcheck.actions.exchange import exchange
 from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
+from hnswcheck.actions.index_settings import LINES
+from hnswcheck.actions.mends import TOO_LONG, choose_mend
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
-from hnswcheck.actions.salvage import salvage
+from hnswcheck.actions.salvage import Salvage, salvage
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
-from hnswcheck.disk.catalog import read_collections, read_schema
+from hnswcheck.disk.catalog import Schema, read_collections, read_schema
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.records import read_documents
-from hnswcheck.disk.settings import DeclaredSettings, read_declared_settings
+from hnswcheck.disk.segment import LINKS
+from hnswcheck.disk.settings import read_declared_settings
+from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
-from hnswcheck.errors import RepairRefused
+from hnswcheck.errors import RepairFailed, RepairRefused
 from hnswcheck.report import Level, Report, SegmentReport
 from hnswcheck.target import Target, read_targets
 
@@ -70,8 +74,11 @@ class RepairReport:
                     "use": len(segment.use),
                     "embed": len(segment.embed),
                     "leave": len(segment.leave),
+                    "drop": len(segment.drop),
+                    "steps": list(segment.steps()),
                     "refused": segment.refused or None,
                     "replaced": segment.replaced,
+                    "exported": segment.exported,
                     "records": [list(record) for record in segment.records()],
                 }
                 for segment in self.segments
@@ -99,6 +106,7 @@ def repair(
     *,
     accept: Iterable[str] = (),
     leave_unindexed: bool = False,
+    drop_records: bool = False,
     embed: Embed | None = None,
     dry_run: bool = False,
     wait: float = 0.0,
@@ -108,8 +116,9 @@ def repair(
 
     For every record the best source of its vector is found: the log, the segment's own folder,
     folders that were moved aside. Where it is proven to be the record's own, it is used. What has
-    no proven vector stops the repair, unless ``accept``, ``embed`` or ``leave_unindexed`` say what
-    to do. Then a new index with the collection's own settings takes the old one's place, and the
+    no proven vector stops the repair, unless ``accept``, ``embed``, ``leave_unindexed`` or
+    ``drop_records`` say what to do. Then a new index with the collection's own settings takes the
+    old one's place, or a copy of it in which only what is wrong is changed, if that is enough. The
     old folder is kept as a quarantine that :func:`restore` can put back.
 
     Args:
@@ -118,6 +127,8 @@ def repair(
         accept: grades to take for lack of a proven vector: "inferred", "unconfirmed", "outdated",
             "suspect".
         leave_unindexed: records without a vector stay so.
+        drop_records: records without a vector go, with document and metadata; they are written to
+            a file of JSON lines in the persist directory first. A restore does not bring them back.
         embed: from documents to vectors; for records without an acceptable vector.
         dry_run: only say what would be done; writes nothing.
         wait: seconds to wait for other processes to leave the store.
@@ -131,7 +142,7 @@ def repair(
         StoreInUse, StoreChanged, ActionFailed: nothing was changed.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
-    choices = Choices.of(accept, leave_unindexed, embed)
+    choices = Choices.of(accept, leave_unindexed, embed, drop_records)
     plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait)
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
@@ -159,7 +170,7 @@ def _plan(question: Question, choices: Choices) -> Plan:
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
     store = examine(question)
-    damaged = {segment.collection.id: segment for segment in store.segments if segment.is_damaged}
+    damaged = {s.collection.id: s for s in store.segments if s.is_damaged or _is_too_long(s)}
     if any(found.id == OF_SQLITE for found in store.findings):
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
     segments: list[SegmentRepair] = []
@@ -169,8 +180,9 @@ def _plan(question: Question, choices: Choices) -> Plan:
             wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
             for target in read_targets(view, wanted, schema, with_ids=True):
                 report = damaged[target.collection.id]
-                settings = read_declared_settings(view.database, schema, target.collection)
-                segments.append(_decide(view.database, target, report, settings, choices))
+                decided = _decide(view.database, schema, target, report, choices)
+                if report.is_damaged or decided.mend:
+                    segments.append(decided)
     now = states_if_quiet(root, folders)
     planned = RepairReport(root, Report((store,)), tuple(segments))
     return Plan(planned, folders, before if before == now else None)
@@ -178,43 +190,96 @@ def _plan(question: Question, choices: Choices) -> Plan:
 
 def _decide(
     database: Database,
+    schema: Schema,
     target: Target,
     report: SegmentReport,
-    settings: DeclaredSettings,
     choices: Choices,
 ) -> SegmentRepair:
     none = np.zeros(0, np.int64)
-    vector = report.vector_segment or ""
     decided = SegmentRepair(
-        report.collection, vector, report.status, report.error_ids, None, none, none, none
+        report.collection,
+        report.vector_segment or "",
+        report.metadata_segment,
+        report.status,
+        report.error_ids,
+        salvage=None,
+        use=none,
+        embed=none,
+        leave=none,
+        drop=none,
     )
     balanced = report.ledger.missing == 0 and report.ledger.phantom == 0
     try:
+        settings = read_declared_settings(database, schema, target.collection)
         found = salvage(database, target, settings, balanced)
     except RepairRefused as error:
         return replace(decided, refused=str(error))
     good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
     rest = np.flatnonzero(~good)
-    embed = leave = none
+    embed = leave = drop = none
     if choices.embed is not None and len(rest):
         documents = read_documents(database, found.records.rowids[rest])
         has = np.array([int(rowid) in documents for rowid in found.records.rowids[rest]], bool)
         embed, rest = rest[has], rest[~has]
     if choices.leave:
         leave, rest = rest, none
-    refused = ""
-    if len(rest):
-        counts = {g.name.lower(): int(np.count_nonzero(found.grades[rest] == g)) for g in Grade}
-        named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-        refused = f"{len(rest):,} records have no proven vector ({named})"
+    if choices.drop:
+        settled = found.settled[rest]
+        drop, rest = rest[settled], rest[~settled]
+    mend = None
+    in_sqlite = not LINES[schema.line].keeps_watermark
+    if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
+        mend = choose_mend(target, frozenset(report.error_ids), found)
     return replace(
         decided,
         salvage=found,
         use=np.flatnonzero(good),
         embed=embed,
         leave=leave,
-        refused=refused,
+        drop=drop,
+        mend=mend,
+        refused=_refusal(found, rest, choices, kept=int(good.sum()) + len(embed) + len(leave)),
     )
+
+
+def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
+    """Why nothing is done; empty if it is."""
+    if choices.drop and not kept:
+        return "no record would be left; delete the collection with Chroma instead"
+    if not len(rest):
+        return ""
+    counts = {g.name.lower(): int(np.count_nonzero(found.grades[rest] == g)) for g in Grade}
+    named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    if choices.drop:
+        return f"{len(rest):,} records ({named}) have writes in the log that Chroma applies first"
+    return f"{len(rest):,} records have no proven vector ({named})"
+
+
+def _is_too_long(segment: SegmentReport) -> bool:
+    """Whether link_lists.bin holds more than its records, which is no error."""
+    return any(
+        found.id == TOO_LONG and LINKS in found.sample and isinstance(found.found, int)
+        for found in segment.findings
+    )
+
+
+def _exchange(
+    root: Path,
+    segment: SegmentRepair,
+    choices: Choices,
+    folders: tuple[Path, ...],
+    states: States | None,
+    wait: float,
+    progress: Progress,
+) -> SegmentRepair:
+    """Exchange a segment; where a smaller mend turns out not to be enough, for a new index."""
+    try:
+        return exchange(root, segment, choices, folders, states, wait, progress)
+    except RepairFailed:
+        if segment.mend is None:
+            raise
+    again = replace(segment, mend=None)
+    return exchange(root, again, choices, folders, states_if_quiet(root, folders), wait, progress)
 
 
 def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
@@ -228,7 +293,7 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
     for segment in report.segments:
-        done.append(exchange(report.path, segment, choices, folders, states, wait, progress))
+        done.append(_exchange(report.path, segment, choices, folders, states, wait, progress))
         folders = tuple(segment_folders(report.path))
         states = states_if_quiet(report.path, folders)
     with reading(report.path):

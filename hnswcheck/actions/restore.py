@@ -12,7 +12,7 @@ from hnswcheck.actions.hold import hold_unchanged, segment_folders, states_if_qu
 from hnswcheck.actions.journal import Step, perform
 from hnswcheck.actions.manifest import Manifest, as_text, file_prints, free_name, read_manifest
 from hnswcheck.actions.quarantine import settle
-from hnswcheck.actions.watermark import read_watermark
+from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import naming
 from hnswcheck.checks.ledger import Balance, replay_records
@@ -252,8 +252,7 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
         step = Step(
             segment,
             tuple(moves),
-            row,
-            manifest.watermark,
+            (WatermarkChange(segment, row, manifest.watermark),),
             adds=tuple(manifests),
             removes=(manifest.folder + MANIFEST,),
         )

@@ -53,6 +53,9 @@ class Salvage:
         sources: int8 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
         at: int64 (n,): the seq_id in the log, or the element in the folder.
         folders: the segment's own first.
+        proofs: what is known of each; None for one whose elements nobody can name.
+        settled: bool (n,): sqlite has the record, and METADATA nothing more to apply to it.
+        metadata_start: what METADATA's watermark must be; None if it is that.
     """
 
     records: Records
@@ -60,6 +63,9 @@ class Salvage:
     sources: np.ndarray[tuple[int], np.dtype[np.int8]]
     at: Ints
     folders: tuple[Folder, ...]
+    proofs: tuple[FolderProof | None, ...]
+    settled: Flags
+    metadata_start: int | None
 
     def count(self, grade: Grade) -> int:
         """How many records have no better vector than one of this grade."""
@@ -103,23 +109,27 @@ def salvage(
         balanced: an audit found that account 1 balances with the segment's own folder.
 
     Raises:
-        RepairRefused: the log or the watermark of METADATA cannot be read, so that nobody knows
-            what the records are.
+        RepairRefused: the log cannot be read, so that nobody knows what the records are.
         StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
     """
     c = target.collection
     assert c.metadata
     rows = target.read_all_wal()
-    if any(check_watermark(target.metadata_watermark, target.integers, target.highest, "METADATA")):
-        raise RepairRefused(f"collection {c.name!r}: METADATA's watermark is not what Chroma wrote")
     if c.dimension is None or any(check_rows(rows, c.dimension, Sampler())):
         raise RepairRefused(f"collection {c.name!r}: the WAL has rows that Chroma cannot read")
     complete = is_complete(database)
-    records = replayed(read_records(database, c.metadata.id), target.wal, target.metadata_start)
+    stored = read_records(database, c.metadata.id)
+    righted = _right_metadata(target, stored)
+    start = target.metadata_start if righted is None else righted
+    pending = [row for row in rows if row.seq_id > start]
+    records = replayed(stored, pending)
+    settled = np.ones(len(records.ids), bool)
+    settled[list(find({row.id for row in pending}, records.ids).values())] = False
     log = read_log(records, rows, accounted(database), complete)
     grades, at = log.grades.copy(), log.seq_ids.copy()
     sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
     folders: list[Folder] = []
+    proofs: list[FolderProof | None] = []
     for path in (target.folder, *target.aside):
         opened = open_remains(path, c, settings) if path else None
         if opened is None:
@@ -138,17 +148,29 @@ def salvage(
                 folder, better_half(id_map), records, target, database, own and balanced, complete
             )
         else:
+            proofs.append(None)
             continue
+        proofs.append(proof)
         found = judge_folder(proof, records, log)
         better = found > grades
         grades[better], sources[better] = found[better], number
         at[better] = proof.element[better]
-    return Salvage(records, grades, sources, at, tuple(folders))
+    return Salvage(records, grades, sources, at, tuple(folders), tuple(proofs), settled, righted)
 
 
-def replayed(records: Records, rows: Sequence[WalRow], watermark: int) -> Records:
-    """The records once METADATA has applied the rows past its watermark."""
-    pending = [row for row in rows if row.seq_id > watermark]
+def _right_metadata(target: Target, stored: Records) -> int | None:
+    """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
+    mark, highest = target.metadata_watermark, target.highest
+    if not any(check_watermark(mark, target.integers, highest, "METADATA")):
+        return None
+    assert mark is not None
+    if mark.is_number(target.integers) and 0 <= mark.value <= highest:
+        return mark.value  # only written in another form
+    return min(int(stored.seq_ids.max(initial=0)), highest)
+
+
+def replayed(records: Records, pending: Sequence[WalRow]) -> Records:
+    """The records once METADATA has applied these rows."""
     if not pending:
         return records
     known = find((row.id for row in pending), records.ids)
@@ -305,7 +327,8 @@ def _is_mixed(folder: Folder, id_map: IdMap, element: Ints, labels: Ints, ordere
 def _moment(folder: Folder, target: Target, balanced: bool) -> tuple[int | None, bool]:
     """The operation that the folder was written after, if that is certain."""
     if folder.path == target.folder:
-        return (target.start, True) if balanced and target.start_known else (None, False)
+        sure = balanced and target.start_known and target.start <= target.highest
+        return (target.start, True) if sure else (None, False)
     if not OURS.fullmatch(folder.path.name):
         return None, False
     manifest = _manifest(folder.path)

@@ -30,6 +30,8 @@ Examples:
 
   hnswcheck repair ./chroma --leave-unindexed --yes
 
+  hnswcheck repair ./chroma --accept unconfirmed --drop-records
+
 Exit codes: 0 the store is consistent; 1 it is not, or nothing was changed because records have no
 proven vector; 2 wrong use; 3 it could not be done, and nothing was changed; 130 interrupted.
 """
@@ -67,6 +69,13 @@ def repair(
     leave_unindexed: Annotated[
         bool, typer.Option("--leave-unindexed", help="Leave records without a vector as they are.")
     ] = False,
+    drop_records: Annotated[
+        bool,
+        typer.Option(
+            "--drop-records",
+            help="Delete records without a vector, after writing them to a file in PATH.",
+        ),
+    ] = False,
     machine: Annotated[
         bool, typer.Option("--json", help="Print source and grade of every record as JSON.")
     ] = False,
@@ -77,10 +86,11 @@ def repair(
     """Make damaged collections whole from every vector that still exists.
 
     Finds for every record the best source of its vector and proves that it is the record's own;
-    builds a new index and puts it in the place of the damaged one, which is kept: restore undoes
-    the repair. Needs the extra: pip install 'hnswcheck[repair]'.
+    builds a new index, or mends a copy of the old one where that is enough, and puts it in the
+    place of the damaged one, which is kept: restore undoes the repair. Building needs the extra:
+    pip install 'hnswcheck[repair]'.
     """
-    choices = Choices.of(accept or (), leave_unindexed, _function(reembed))
+    choices = Choices.of(accept or (), leave_unindexed, _function(reembed), drop_records)
     with shown(not quiet):
         made = repairing.plan_repair(path, collection, choices, dry_run=plan, wait=wait)
     report = made.report

@@ -56,7 +56,7 @@ def read_records(database: Database, segment: str) -> Records:
             if not isinstance(record, bytes):
                 raise SqliteDamaged("embeddings.embedding_id is no text")
             rowids.append(last)
-            seq_ids.append(_number(seq_id))
+            seq_ids.append(seq_id_number(seq_id))
             ids.append(record)
         if len(page) < PAGE_RECORDS:
             return Records(Strings.of(ids), np.array(rowids, np.int64), np.array(seq_ids, np.int64))
@@ -76,7 +76,7 @@ def accounted(database: Database) -> int:
                 f"SELECT {key}, seq_id FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?",
                 (last, PAGE_RECORDS),
             )
-            known.append(np.array([_number(seq_id) for _, seq_id in page], np.int64))
+            known.append(np.array([seq_id_number(seq_id) for _, seq_id in page], np.int64))
             if len(page) < PAGE_RECORDS:
                 break
             last = integer(page[-1][0], key)
@@ -119,8 +119,12 @@ def read_documents(database: Database, rowids: Ints) -> dict[int, str]:
     return found
 
 
-def _number(seq_id: object) -> int:
-    """A seq_id: an integer in 1.x, 8 bytes big-endian before."""
+def seq_id_number(seq_id: object) -> int:
+    """A seq_id: an integer in 1.x, 8 bytes big-endian before.
+
+    Raises:
+        SqliteDamaged: it is neither.
+    """
     if isinstance(seq_id, bytes) and len(seq_id) == 8:
         return int.from_bytes(seq_id, "big", signed=True)
     if isinstance(seq_id, int):

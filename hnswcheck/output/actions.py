@@ -29,7 +29,8 @@ REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves
 
 CHOICES = (
     "choose: --accept GRADE takes the vectors of a grade, --reembed MODULE:FUNCTION embeds"
-    " documents again, --leave-unindexed leaves records without a vector"
+    " documents again, --leave-unindexed leaves records without a vector, --drop-records deletes"
+    " them"
 )
 #: What each grade says of the best vector of a record.
 MEANING = {
@@ -139,12 +140,7 @@ def repair_plan(report: RepairReport) -> Iterator[Text]:
             if segment.salvage is not None:
                 yield Text(f"  {CHOICES}")
             continue
-        parts = [f"{len(segment.use):,} records from what is there"]
-        if len(segment.embed):
-            parts.append(f"{len(segment.embed):,} embedded again")
-        if len(segment.leave):
-            parts.append(f"{len(segment.leave):,} left without a vector")
-        yield Text(f"  a new index: {', '.join(parts)}")
+        yield from (Text(f"  {visible(step)}") for step in segment.steps())
 
 
 def repaired(report: RepairReport) -> Iterator[Text]:
@@ -152,6 +148,8 @@ def repaired(report: RepairReport) -> Iterator[Text]:
     path = visible(str(report.path))
     for segment in report.segments:
         yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
+        if segment.exported:
+            yield Text(f"  deleted records: {visible(segment.exported)}")
         if segment.replaced:
             yield _undo(report.path, segment.replaced)
     if report.after:
