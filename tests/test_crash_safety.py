@@ -540,12 +540,16 @@ def step(**changes: object) -> dict[str, object]:
     whole = {
         "segment": SEGMENT,
         "moves": [[SEGMENT, ASIDE]],
-        "before": None,
-        "after": None,
+        "watermarks": [change()],
         "adds": [ASIDE + ".json"],
         "removes": [],
+        "drops": [],
     }
     return {**whole, **changes}
+
+
+def change(**changes: object) -> dict[str, object]:
+    return {"segment": SEGMENT, "before": None, "after": None, **changes}
 
 
 def journal(*steps: object, **changes: object) -> bytes:
@@ -556,7 +560,7 @@ def journal(*steps: object, **changes: object) -> bytes:
 def huge_number(place: str) -> bytes:
     """A folder that has moved, so that the row would be written."""
     row = {"rowid": 1, "type": "integer", "value": 1, place: 10**30}
-    return journal(step(after=row))
+    return journal(step(watermarks=[change(after=row)]))
 
 
 CONTENTS = {
@@ -594,9 +598,21 @@ CONTENTS = {
     "removes-parent": journal(step(removes=[f"../../{ASIDE}.json"])),
     "removes-database": journal(step(removes=[DATABASE])),
     "removes-a-folder": journal(step(removes=[ASIDE])),
-    "watermark-no-row": journal(step(before=5)),
-    "watermark-no-hexadecimal": journal(step(after={"rowid": 1, "type": "blob", "value": "xyz"})),
-    "watermark-unknown": journal(step(after={"rowid": 1, "type": "date", "value": 1})),
+    "no-watermarks": journal({k: v for k, v in step().items() if k != "watermarks"}),
+    "watermarks-no-list": journal(step(watermarks=change())),
+    "watermark-no-change": journal(step(watermarks=[5])),
+    "watermark-of-no-segment": journal(step(watermarks=[change(segment="' OR 1")])),
+    "watermark-no-row": journal(step(watermarks=[change(before=5)])),
+    "watermark-no-hexadecimal": journal(
+        step(watermarks=[change(after={"rowid": 1, "type": "blob", "value": "xyz"})])
+    ),
+    "watermark-unknown": journal(
+        step(watermarks=[change(after={"rowid": 1, "type": "date", "value": 1})])
+    ),
+    "drop-no-pair": journal(step(drops=[5])),
+    "drop-of-three": journal(step(drops=[[1, 2, 3]])),
+    "drop-of-texts": journal(step(drops=[["1", "2"]])),
+    "drop-beyond-sqlite": journal(step(drops=[[1, 10**30]])),
     "rowid-beyond-sqlite": huge_number("rowid"),
     "seq-id-beyond-sqlite": huge_number("value"),
     "second-step-wrong": journal(step(), step(segment="../x")),

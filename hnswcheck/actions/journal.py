@@ -212,7 +212,8 @@ def _step(found: Any) -> Step:
     ours = all(_belongs(name, segment) for name in folders)
     notes = all(_belongs(str(name).removesuffix(MANIFEST), segment) for name in (*adds, *removes))
     suffixes = all(str(name).endswith(MANIFEST) for name in (*adds, *removes))
-    if not (UUID.fullmatch(segment) and pairs and ours and notes and suffixes):
+    whole = moves or (watermarks and not adds and not removes)
+    if not (UUID.fullmatch(segment) and whole and pairs and ours and notes and suffixes):
         raise FormatError("a step with names that are not ours")
     return Step(
         segment,

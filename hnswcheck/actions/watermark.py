@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hnswcheck.disk.names import UUID
 from hnswcheck.errors import FormatError
 
 #: What sqlite's typeof() says.
@@ -140,7 +141,7 @@ def change_from_json(found: Any) -> WatermarkChange:
         FormatError: it is none.
     """
     match found:
-        case {"segment": str(segment), "before": before, "after": after}:
+        case {"segment": str(segment), "before": before, "after": after} if UUID.fullmatch(segment):
             return WatermarkChange(segment, watermark_from_json(before), watermark_from_json(after))
         case _:
             raise FormatError("a change that is none")
