@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from hnswcheck.actions.balance import balance_with
 from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
 from hnswcheck.actions.exchange import exchange
 from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
 from hnswcheck.actions.index_settings import LINES
+from hnswcheck.actions.manifest import as_text
 from hnswcheck.actions.mends import TOO_LONG, choose_mend
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
 from hnswcheck.actions.salvage import Salvage, salvage
@@ -230,9 +232,12 @@ def _decide(
     in_sqlite = not LINES[schema.line].keeps_watermark
     if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
         mend = choose_mend(target, frozenset(report.error_ids), found)
+    present, _ = balance_with(target, target.folder, target.start, found.records.ids)
     return replace(
         decided,
         salvage=found,
+        missing=len(present.missing) if present else None,
+        strangers=tuple(sorted(map(as_text, present.phantom))) if present else None,
         use=np.flatnonzero(good),
         embed=embed,
         leave=leave,

@@ -337,7 +337,7 @@ def _moment(folder: Folder, target: Target, balanced: bool) -> tuple[int | None,
     if manifest.watermark is None:
         return None, False
     mark = watermark(manifest.watermark.raw)
-    if not mark.is_number(target.integers):
+    if not mark.is_number(target.integers) or mark.value > manifest.highest_seq_id:
         return None, False
     never_flushed_since = target.vector_watermark is None and not target.peek.present
     return mark.value, never_flushed_since
