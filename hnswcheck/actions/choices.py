@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from hnswcheck.actions.embedder import Embedder, Embedding
 from hnswcheck.actions.salvage import Salvage
 from hnswcheck.checks.proof import Grade
 from hnswcheck.disk.strings import Ints
@@ -14,7 +15,6 @@ from hnswcheck.report import CollectionInfo, Status
 
 #: Grades that a caller may accept instead of proof.
 ACCEPTABLE = {g.name.lower(): g for g in Grade if g not in (Grade.LOST, Grade.PROVEN)}
-Embed = Callable[[list[str]], Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class SegmentRepair:
         leave: int64: records that stay without a vector.
         refused: why nothing is done; empty if it is.
         replaced: the new name of the old folder; None if nothing was done or there was none.
+        embedder: what embeds the documents; None if there are none to embed.
     """
 
     collection: CollectionInfo
@@ -42,6 +43,7 @@ class SegmentRepair:
     leave: Ints
     refused: str = ""
     replaced: str | None = None
+    embedder: Embedder | None = None
 
     @property
     def grades(self) -> dict[str, int]:
@@ -68,15 +70,15 @@ class Choices:
     Attributes:
         accept: grades that are good enough.
         leave: records may stay without a vector.
-        embed: makes vectors of documents.
+        embed: how vectors are made of documents; None if they are not.
     """
 
     accept: frozenset[Grade] = frozenset()
     leave: bool = False
-    embed: Embed | None = None
+    embed: Embedding | None = None
 
     @classmethod
-    def of(cls, accept: Iterable[str], leave: bool, embed: Embed | None) -> Choices:
+    def of(cls, accept: Iterable[str], leave: bool, embed: Embedding | None) -> Choices:
         """The choices in the words of a caller.
 
         Raises:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
+from hnswcheck.actions.choices import SegmentRepair
+from hnswcheck.actions.embedding import Embedded
 from hnswcheck.actions.hold import hold_unchanged, reading, states_if_quiet
 from hnswcheck.actions.index_settings import IndexSettings, estimate
 from hnswcheck.actions.journal import Step, is_unfinished, perform, remove_rebuilt
@@ -25,7 +26,6 @@ from hnswcheck.checks.vectors import Floats
 from hnswcheck.disk.catalog import Schema, read_collections, read_schema
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.names import MANIFEST, SCRATCH
-from hnswcheck.disk.records import read_documents
 from hnswcheck.disk.settings import read_declared_settings
 from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.view import States, free_bytes, list_directory, open_store
@@ -33,20 +33,23 @@ from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused
 from hnswcheck.report import Level, StoreReport
 from hnswcheck.target import Target, read_targets
 
-#: Documents that are embedded at a time.
-BATCH = 256
+#: Vectors that are handed on at a time.
+CHUNK = 1 << 12
 
 
 def exchange(
     root: Path,
     segment: SegmentRepair,
-    choices: Choices,
+    embedded: Embedded | None,
     folders: tuple[Path, ...],
     states: States | None,
     wait: float,
     progress: Progress,
 ) -> SegmentRepair:
     """Build the new index of one collection, put it in place, and audit it there.
+
+    Args:
+        embedded: the vectors of ``segment.embed``; None if there are none.
 
     Raises:
         RepairFailed: it was not consistent; the old folder is back.
@@ -55,7 +58,7 @@ def exchange(
     now = datetime.now(UTC)
     try:
         with reading(root):
-            rebuilt, last = _build(root, segment, choices, now, progress)
+            rebuilt, last = _build(root, segment, embedded, now, progress)
         old = root / segment.segment
         files = file_prints(old, progress) if list_directory(old) else ()
         with hold_unchanged(root, folders, states, wait) as held:
@@ -77,7 +80,7 @@ def exchange(
 
 
 def _build(
-    root: Path, segment: SegmentRepair, choices: Choices, now: datetime, progress: Progress
+    root: Path, segment: SegmentRepair, embedded: Embedded | None, now: datetime, progress: Progress
 ) -> tuple[str | None, tuple[int, bool] | None]:
     """The name of the new folder, and the new watermark with whether it is an INTEGER.
 
@@ -111,9 +114,7 @@ def _build(
 
         build_segment(
             root / name,
-            _vectors(
-                found, chosen, segment.embed, choices.embed, view.database, settings.dimension
-            ),
+            _vectors(found, chosen, segment.embed, embedded, view.database, settings.dimension),
             ids,
             settings,
             scratch=root / (name + SCRATCH),
@@ -150,38 +151,21 @@ def _vectors(
     found: Salvage,
     chosen: Ints,
     embed: Ints,
-    function: Embed | None,
+    embedded: Embedded | None,
     database: Database,
     dimension: int,
 ) -> Iterator[Floats]:
     """float32 chunks (k, dimension), in the order of the records."""
-    embedded = set(embed.tolist())
-    for begin in range(0, len(chosen), BATCH):
-        part = chosen[begin : begin + BATCH]
+    is_embedded = np.isin(chosen, embed)
+    for begin in range(0, len(chosen), CHUNK):
+        part, new = chosen[begin : begin + CHUNK], is_embedded[begin : begin + CHUNK]
         vectors = np.empty((len(part), dimension), np.float32)
-        new = np.array([index in embedded for index in part.tolist()], bool)
         if not new.all():
             vectors[~new] = np.concatenate(list(found.read(part[~new], database, dimension)))
         if new.any():
-            assert function is not None
-            rowids = found.records.rowids[part[new]]
-            documents = read_documents(database, rowids)
-            vectors[new] = _embedded(function, [documents[int(r)] for r in rowids], dimension)
+            assert embedded is not None
+            vectors[new] = embedded.read(np.searchsorted(embed, part[new]))
         yield vectors
-
-
-def _embedded(function: Embed, documents: list[str], dimension: int) -> Floats:
-    try:
-        made = np.asarray(function(documents), np.float32)
-    except Exception as error:
-        text = f"the embedding function failed: {error!r}; nothing was changed"
-        raise RepairRefused(text) from error
-    if made.shape != (len(documents), dimension):
-        raise RepairRefused(
-            f"the embedding function gave an array of shape {made.shape} for {len(documents)}"
-            f" documents; the collection has {dimension} dimensions"
-        )
-    return made
 
 
 def _step(

@@ -8,25 +8,33 @@ becomes a quarantined one, so that a restore undoes the repair.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
+from hnswcheck.actions.choices import Choices, SegmentRepair
+from hnswcheck.actions.embedder import BATCH, Embed, Embedding, Own
+from hnswcheck.actions.embedding import embedded
 from hnswcheck.actions.exchange import exchange
 from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
+from hnswcheck.actions.rebuild import check_engine
 from hnswcheck.actions.salvage import salvage
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.records import read_documents
-from hnswcheck.disk.settings import DeclaredSettings, read_declared_settings
+from hnswcheck.disk.records import Records, have_documents
+from hnswcheck.disk.settings import (
+    DeclaredSettings,
+    read_declared_settings,
+    read_embedding_function,
+)
+from hnswcheck.disk.strings import Flags, Ints, find
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
 from hnswcheck.errors import RepairRefused
@@ -69,6 +77,7 @@ class RepairReport:
                     "grades": segment.grades,
                     "use": len(segment.use),
                     "embed": len(segment.embed),
+                    "embedder": segment.embedder.label if segment.embedder else None,
                     "leave": len(segment.leave),
                     "refused": segment.refused or None,
                     "replaced": segment.replaced,
@@ -99,7 +108,8 @@ def repair(
     *,
     accept: Iterable[str] = (),
     leave_unindexed: bool = False,
-    embed: Embed | None = None,
+    embed: Embed | Own | None = None,
+    batch: int = BATCH,
     dry_run: bool = False,
     wait: float = 0.0,
     progress: Progress = silent,
@@ -118,20 +128,29 @@ def repair(
         accept: grades to take for lack of a proven vector: "inferred", "unconfirmed", "outdated",
             "suspect".
         leave_unindexed: records without a vector stay so.
-        embed: from documents to vectors; for records without an acceptable vector.
+        embed: embeds the documents of records without an acceptable vector: any function from a
+            list of texts to as many vectors; or "own" for the one that chromadb keeps with each
+            collection, which needs chromadb 1.0 or newer; or a class of chromadb's embedding
+            functions, for collections that keep it but chromadb does not know it. A run that
+            fails or is interrupted keeps the vectors below $XDG_CACHE_HOME (~/.cache), and the
+            next one goes on from there: but only where the function is recognised again, by
+            module and name, so not for a lambda, a partial, a method or another object.
+        batch: documents that it gets at a time.
         dry_run: only say what would be done; writes nothing.
         wait: seconds to wait for other processes to leave the store.
-        progress: called as vectors are indexed.
+        progress: called as documents are embedded and vectors are indexed.
 
     Raises:
-        RepairRefused: records have no proven vector, and nothing says what to do; or the damage is
-            not in the index. Nothing was changed.
+        RepairRefused: records have no proven vector, and nothing says what to do; the embedding
+            function cannot be had, or failed; or the damage is not in the index. Nothing was
+            changed.
         RepairFailed: the result was not consistent; the store is as it was.
         EngineMissing: the extra ``repair`` is not installed.
         StoreInUse, StoreChanged, ActionFailed: nothing was changed.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
-    choices = Choices.of(accept, leave_unindexed, embed)
+    wish = None if embed is None else Embedding.of(embed, batch)
+    choices = Choices.of(accept, leave_unindexed, wish)
     plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait)
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
@@ -170,7 +189,8 @@ def _plan(question: Question, choices: Choices) -> Plan:
             for target in read_targets(view, wanted, schema, with_ids=True):
                 report = damaged[target.collection.id]
                 settings = read_declared_settings(view.database, schema, target.collection)
-                segments.append(_decide(view.database, target, report, settings, choices))
+                kept = read_embedding_function(view.database, schema, target.collection)
+                segments.append(_decide(view.database, target, report, settings, kept, choices))
     now = states_if_quiet(root, folders)
     planned = RepairReport(root, Report((store,)), tuple(segments))
     return Plan(planned, folders, before if before == now else None)
@@ -181,6 +201,7 @@ def _decide(
     target: Target,
     report: SegmentReport,
     settings: DeclaredSettings,
+    function: Mapping[str, object] | None,
     choices: Choices,
 ) -> SegmentRepair:
     none = np.zeros(0, np.int64)
@@ -196,14 +217,18 @@ def _decide(
     good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
     rest = np.flatnonzero(~good)
     embed = leave = none
+    embedder, refused = None, ""
     if choices.embed is not None and len(rest):
-        documents = read_documents(database, found.records.rowids[rest])
-        has = np.array([int(rowid) in documents for rowid in found.records.rowids[rest]], bool)
+        has = _documented(database, target, found.records, rest)
         embed, rest = rest[has], rest[~has]
+    if choices.embed is not None and len(embed):
+        try:
+            embedder = choices.embed.embedder(function)
+        except RepairRefused as error:
+            refused = str(error)
     if choices.leave:
         leave, rest = rest, none
-    refused = ""
-    if len(rest):
+    if len(rest) and not refused:
         counts = {g.name.lower(): int(np.count_nonzero(found.grades[rest] == g)) for g in Grade}
         named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
         refused = f"{len(rest):,} records have no proven vector ({named})"
@@ -214,7 +239,15 @@ def _decide(
         embed=embed,
         leave=leave,
         refused=refused,
+        embedder=embedder,
     )
+
+
+def _documented(database: Database, target: Target, records: Records, chosen: Ints) -> Flags:
+    """bool (n,): which records have a document in sqlite that is the last one they were given."""
+    wal = {row.id for row in target.wal if row.seq_id > target.metadata_start}
+    pending = np.isin(chosen, list(find(wal, records.ids).values()))
+    return ~pending & have_documents(database, records.rowids[chosen])
 
 
 def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
@@ -227,10 +260,16 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         return replace(report, after=report.before)
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
-    for segment in report.segments:
-        done.append(exchange(report.path, segment, choices, folders, states, wait, progress))
-        folders = tuple(segment_folders(report.path))
-        states = states_if_quiet(report.path, folders)
+    if any(len(segment.embed) for segment in report.segments):
+        check_engine()  # before anybody pays for embedding
+    with embedded(report.path, report.segments, choices.embed, progress) as made:
+        for segment in report.segments:
+            new = made.get(segment.segment)
+            done.append(exchange(report.path, segment, new, folders, states, wait, progress))
+            if new is not None:
+                new.kept.remove()
+            folders = tuple(segment_folders(report.path))
+            states = states_if_quiet(report.path, folders)
     with reading(report.path):
         after = Report((examine(Question(report.path)),))
     return replace(report, segments=tuple(done), after=after)

@@ -28,8 +28,9 @@ from hnswcheck.report import CollectionInfo
 REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves it all the same."
 
 CHOICES = (
-    "choose: --accept GRADE takes the vectors of a grade, --reembed MODULE:FUNCTION embeds"
-    " documents again, --leave-unindexed leaves records without a vector"
+    "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
+    " collection's own function or by --reembed MODULE:FUNCTION, --leave-unindexed leaves records"
+    " without a vector"
 )
 #: What each grade says of the best vector of a record.
 MEANING = {
@@ -140,8 +141,9 @@ def repair_plan(report: RepairReport) -> Iterator[Text]:
                 yield Text(f"  {CHOICES}")
             continue
         parts = [f"{len(segment.use):,} records from what is there"]
-        if len(segment.embed):
-            parts.append(f"{len(segment.embed):,} embedded again")
+        if segment.embedder is not None:
+            by = visible(segment.embedder.label)
+            parts.append(f"{len(segment.embed):,} embedded again by {by}")
         if len(segment.leave):
             parts.append(f"{len(segment.leave):,} left without a vector")
         yield Text(f"  a new index: {', '.join(parts)}")
