@@ -148,11 +148,14 @@ def _known(name: str, what: str) -> Any:
     """The class that chromadb has under a name."""
     try:
         from chromadb.utils.embedding_functions import known_embedding_functions
-    except ImportError as error:
-        why = f"chromadb 1.0 or newer cannot be imported ({in_short(error)})"
-        raise RepairRefused(f"{what} cannot be built: {why}; {INSTEAD}") from error
     except Exception as error:
-        why = f"chromadb fails to import: {in_short(error)}"
+        match error:
+            case ModuleNotFoundError(name=str(module)) if module.split(".")[0] == "chromadb":
+                why = "chromadb is not installed here"
+            case ImportError(name="chromadb.utils.embedding_functions"):
+                why = "the chromadb that is installed here is older than 1.0"
+            case _:
+                why = f"chromadb cannot be imported: {in_short(error)}"
         raise RepairRefused(f"{what} cannot be built: {why}; {INSTEAD}") from error
     if name not in known_embedding_functions:
         raise RepairRefused(
