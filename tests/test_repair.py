@@ -29,7 +29,7 @@ from stores import (
 )
 
 import hnswcheck
-from hnswcheck.actions.choices import Embed
+from hnswcheck.actions.embedder import Embed
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from hnswcheck.actions.embedder import Embedder, Embedding
 from hnswcheck.actions.mends import Mend
 from hnswcheck.actions.salvage import Salvage
 from hnswcheck.checks.proof import Grade
@@ -15,7 +16,6 @@ from hnswcheck.report import CollectionInfo, Status
 
 #: Grades that a caller may accept instead of proof.
 ACCEPTABLE = {g.name.lower(): g for g in Grade if g not in (Grade.LOST, Grade.PROVEN)}
-Embed = Callable[[list[str]], Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class SegmentRepair:
         refused: why nothing is done; empty if it is.
         replaced: the new name of the old folder; None if nothing was done or there was none.
         exported: the file that has the records that went; None if none did.
+        embedder: what embeds the documents; None if there are none to embed.
     """
 
     collection: CollectionInfo
@@ -54,6 +55,7 @@ class SegmentRepair:
     refused: str = ""
     replaced: str | None = None
     exported: str | None = None
+    embedder: Embedder | None = None
 
     @property
     def grades(self) -> dict[str, int]:
@@ -71,7 +73,8 @@ class SegmentRepair:
             yield from self.mend.describe()
         else:
             parts = [f"{len(self.use):,} vectors from what is there"]
-            parts += [f"{len(self.embed):,} embedded again"] if len(self.embed) else []
+            if self.embedder is not None:
+                parts.append(f"{len(self.embed):,} embedded again by {self.embedder.label}")
             yield f"build a new index: {', '.join(parts)}"
         if self.salvage.metadata_start is not None:
             yield f"set METADATA's watermark to {self.salvage.metadata_start}"
@@ -97,17 +100,17 @@ class Choices:
     Attributes:
         accept: grades that are good enough.
         leave: records may stay without a vector.
-        embed: makes vectors of documents.
+        embed: how vectors are made of documents; None if they are not.
         drop: records without a vector go.
     """
 
     accept: frozenset[Grade] = frozenset()
     leave: bool = False
-    embed: Embed | None = None
+    embed: Embedding | None = None
     drop: bool = False
 
     @classmethod
-    def of(cls, accept: Iterable[str], leave: bool, embed: Embed | None, drop: bool) -> Choices:
+    def of(cls, accept: Iterable[str], leave: bool, embed: Embedding | None, drop: bool) -> Choices:
         """The choices in the words of a caller.
 
         Raises:

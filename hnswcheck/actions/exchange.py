@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
+from hnswcheck.actions.choices import SegmentRepair
 from hnswcheck.actions.copying import copy_mended
 from hnswcheck.actions.durable import new_file
+from hnswcheck.actions.embedding import Embedded
 from hnswcheck.actions.hold import Held, hold, hold_unchanged, reading, states_if_quiet
 from hnswcheck.actions.index_settings import IndexSettings, estimate
 from hnswcheck.actions.journal import Step, is_unfinished, perform, recover, remove_rebuilt
@@ -34,7 +35,6 @@ from hnswcheck.checks.vectors import Floats
 from hnswcheck.disk.catalog import Schema, read_collections, read_schema
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.names import DROPPED, MANIFEST, SCRATCH
-from hnswcheck.disk.records import read_documents
 from hnswcheck.disk.segment import LINKS
 from hnswcheck.disk.settings import read_declared_settings
 from hnswcheck.disk.strings import Ints
@@ -43,8 +43,8 @@ from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused
 from hnswcheck.report import Level, StoreReport
 from hnswcheck.target import Target, read_targets
 
-#: Documents that are embedded at a time.
-BATCH = 256
+#: Vectors that are handed on at a time.
+CHUNK = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class _Made:
 def exchange(
     root: Path,
     segment: SegmentRepair,
-    choices: Choices,
+    embedded: Embedded | None,
     folders: tuple[Path, ...],
     states: States | None,
     wait: float,
@@ -75,6 +75,9 @@ def exchange(
 
     Records go last, once the index is known to be right: the journal stays until then.
 
+    Args:
+        embedded: the vectors of ``segment.embed``; None if there are none.
+
     Raises:
         RepairFailed: it was not consistent; the old folder is back.
         HnswcheckError: nothing was changed.
@@ -82,7 +85,7 @@ def exchange(
     now = datetime.now(UTC)
     with _no_remains(root):
         with reading(root):
-            made = _make(root, segment, choices, now, progress)
+            made = _make(root, segment, embedded, now, progress)
         stays = segment.mend is not None and not segment.mend.changes_files
         old = root / segment.segment
         files = file_prints(old, progress) if list_directory(old) and not stays else ()
@@ -111,7 +114,11 @@ def _no_remains(root: Path) -> Iterator[None]:
 
 
 def _make(
-    root: Path, segment: SegmentRepair, choices: Choices, now: datetime, progress: Progress
+    root: Path,
+    segment: SegmentRepair,
+    embedded: Embedded | None,
+    now: datetime,
+    progress: Progress,
 ) -> _Made:
     """Build or copy what is needed, beside what is there."""
     found = segment.salvage
@@ -121,7 +128,7 @@ def _make(
         name = free_name(root, segment.segment, now, "rebuilt")
         if segment.mend is not None:
             return _copy(root, name, segment, segment.mend, schema, progress)
-        made = _build(root, name, segment, choices, view, schema, progress)
+        made = _build(root, name, segment, embedded, view, schema, progress)
         if not len(segment.drop):
             return made
         lines = root / (name + SCRATCH)
@@ -149,7 +156,7 @@ def _build(
     root: Path,
     name: str,
     segment: SegmentRepair,
-    choices: Choices,
+    embedded: Embedded | None,
     view: StoreView,
     schema: Schema,
     progress: Progress,
@@ -168,7 +175,7 @@ def _build(
     _check_space(root, needed)
     build_segment(
         root / name,
-        _vectors(found, chosen, segment.embed, choices.embed, view.database, settings.dimension),
+        _vectors(found, chosen, segment.embed, embedded, view.database, settings.dimension),
         ids,
         settings,
         scratch=root / (name + SCRATCH),
@@ -218,38 +225,21 @@ def _vectors(
     found: Salvage,
     chosen: Ints,
     embed: Ints,
-    function: Embed | None,
+    embedded: Embedded | None,
     database: Database,
     dimension: int,
 ) -> Iterator[Floats]:
     """float32 chunks (k, dimension), in the order of the records."""
-    embedded = set(embed.tolist())
-    for begin in range(0, len(chosen), BATCH):
-        part = chosen[begin : begin + BATCH]
+    is_embedded = np.isin(chosen, embed)
+    for begin in range(0, len(chosen), CHUNK):
+        part, new = chosen[begin : begin + CHUNK], is_embedded[begin : begin + CHUNK]
         vectors = np.empty((len(part), dimension), np.float32)
-        new = np.array([index in embedded for index in part.tolist()], bool)
         if not new.all():
             vectors[~new] = np.concatenate(list(found.read(part[~new], database, dimension)))
         if new.any():
-            assert function is not None
-            rowids = found.records.rowids[part[new]]
-            documents = read_documents(database, rowids)
-            vectors[new] = _embedded(function, [documents[int(r)] for r in rowids], dimension)
+            assert embedded is not None
+            vectors[new] = embedded.read(np.searchsorted(embed, part[new]))
         yield vectors
-
-
-def _embedded(function: Embed, documents: list[str], dimension: int) -> Floats:
-    try:
-        made = np.asarray(function(documents), np.float32)
-    except Exception as error:
-        text = f"the embedding function failed: {error!r}; nothing was changed"
-        raise RepairRefused(text) from error
-    if made.shape != (len(documents), dimension):
-        raise RepairRefused(
-            f"the embedding function gave an array of shape {made.shape} for {len(documents)}"
-            f" documents; the collection has {dimension} dimensions"
-        )
-    return made
 
 
 def _step(

@@ -141,6 +141,15 @@ class _Engine:
     is_fork: bool
 
 
+def check_engine() -> None:
+    """See whether an index can be built here.
+
+    Raises:
+        EngineMissing: hnswlib is not installed.
+    """
+    _engine()
+
+
 def _engine() -> _Engine:
     try:
         import hnswlib

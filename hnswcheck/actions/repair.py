@@ -13,31 +13,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hnswcheck.actions.balance import balance_with
-from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
+from hnswcheck.actions.choices import Choices, SegmentRepair
+from hnswcheck.actions.decide import decide, is_too_long
+from hnswcheck.actions.embedder import BATCH, Embed, Embedding, Own
+from hnswcheck.actions.embedding import Embedded, embedded
 from hnswcheck.actions.exchange import exchange
 from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
-from hnswcheck.actions.index_settings import LINES
-from hnswcheck.actions.manifest import as_text
-from hnswcheck.actions.mends import TOO_LONG, choose_mend
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
-from hnswcheck.actions.salvage import Salvage, salvage
+from hnswcheck.actions.rebuild import check_engine
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
-from hnswcheck.checks.proof import Grade
-from hnswcheck.disk.catalog import Schema, read_collections, read_schema
-from hnswcheck.disk.database import Database
-from hnswcheck.disk.records import read_documents
-from hnswcheck.disk.segment import LINKS
-from hnswcheck.disk.settings import read_declared_settings
-from hnswcheck.disk.strings import Ints
+from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
 from hnswcheck.errors import RepairFailed, RepairRefused
-from hnswcheck.report import Level, Report, SegmentReport
-from hnswcheck.target import Target, read_targets
+from hnswcheck.report import Level, Report
+from hnswcheck.target import read_targets
 
 SCHEMA_ID = "hnswcheck.repair/1"
 
@@ -75,6 +66,7 @@ class RepairReport:
                     "grades": segment.grades,
                     "use": len(segment.use),
                     "embed": len(segment.embed),
+                    "embedder": segment.embedder.label if segment.embedder else None,
                     "leave": len(segment.leave),
                     "drop": len(segment.drop),
                     "steps": list(segment.steps()),
@@ -109,7 +101,8 @@ def repair(
     accept: Iterable[str] = (),
     leave_unindexed: bool = False,
     drop_records: bool = False,
-    embed: Embed | None = None,
+    embed: Embed | Own | None = None,
+    batch: int = BATCH,
     dry_run: bool = False,
     wait: float = 0.0,
     progress: Progress = silent,
@@ -131,20 +124,29 @@ def repair(
         leave_unindexed: records without a vector stay so.
         drop_records: records without a vector go, with document and metadata; they are written to
             a file of JSON lines in the persist directory first. A restore does not bring them back.
-        embed: from documents to vectors; for records without an acceptable vector.
+        embed: embeds the documents of records without an acceptable vector: any function from a
+            list of texts to as many vectors; or "own" for the one that chromadb keeps with each
+            collection, which needs chromadb 1.0 or newer; or a class of chromadb's embedding
+            functions, for collections that keep it but chromadb does not know it. A run that
+            fails or is interrupted keeps the vectors below $XDG_CACHE_HOME (~/.cache), and the
+            next one goes on from there: but only where the function is recognised again, by
+            module and name, so not for a lambda, a partial, a method or another object.
+        batch: documents that it gets at a time.
         dry_run: only say what would be done; writes nothing.
         wait: seconds to wait for other processes to leave the store.
-        progress: called as vectors are indexed.
+        progress: called as documents are embedded and vectors are indexed.
 
     Raises:
-        RepairRefused: records have no proven vector, and nothing says what to do; or the damage is
-            not in the index. Nothing was changed.
+        RepairRefused: records have no proven vector, and nothing says what to do; the embedding
+            function cannot be had, or failed; or the damage is not in the index. Nothing was
+            changed.
         RepairFailed: the result was not consistent; the store is as it was.
         EngineMissing: the extra ``repair`` is not installed.
         StoreInUse, StoreChanged, ActionFailed: nothing was changed.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
-    choices = Choices.of(accept, leave_unindexed, embed, drop_records)
+    wish = None if embed is None else Embedding.of(embed, batch)
+    choices = Choices.of(accept, leave_unindexed, wish, drop_records)
     plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait)
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
@@ -172,7 +174,7 @@ def _plan(question: Question, choices: Choices) -> Plan:
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
     store = examine(question)
-    damaged = {s.collection.id: s for s in store.segments if s.is_damaged or _is_too_long(s)}
+    damaged = {s.collection.id: s for s in store.segments if s.is_damaged or is_too_long(s)}
     if any(found.id == OF_SQLITE for found in store.findings):
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
     segments: list[SegmentRepair] = []
@@ -182,7 +184,7 @@ def _plan(question: Question, choices: Choices) -> Plan:
             wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
             for target in read_targets(view, wanted, schema, with_ids=True):
                 report = damaged[target.collection.id]
-                decided = _decide(view.database, schema, target, report, choices)
+                decided = decide(view.database, schema, target, report, choices)
                 if report.is_damaged or decided.mend:
                     segments.append(decided)
     now = states_if_quiet(root, folders)
@@ -190,88 +192,10 @@ def _plan(question: Question, choices: Choices) -> Plan:
     return Plan(planned, folders, before if before == now else None)
 
 
-def _decide(
-    database: Database,
-    schema: Schema,
-    target: Target,
-    report: SegmentReport,
-    choices: Choices,
-) -> SegmentRepair:
-    none = np.zeros(0, np.int64)
-    decided = SegmentRepair(
-        report.collection,
-        report.vector_segment or "",
-        report.metadata_segment,
-        report.status,
-        report.error_ids,
-        salvage=None,
-        use=none,
-        embed=none,
-        leave=none,
-        drop=none,
-    )
-    balanced = report.ledger.missing == 0 and report.ledger.phantom == 0
-    try:
-        settings = read_declared_settings(database, schema, target.collection)
-        found = salvage(database, target, settings, balanced)
-    except RepairRefused as error:
-        return replace(decided, refused=str(error))
-    good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
-    rest = np.flatnonzero(~good)
-    embed = leave = drop = none
-    if choices.embed is not None and len(rest):
-        documents = read_documents(database, found.records.rowids[rest])
-        has = np.array([int(rowid) in documents for rowid in found.records.rowids[rest]], bool)
-        embed, rest = rest[has], rest[~has]
-    if choices.leave:
-        leave, rest = rest, none
-    if choices.drop:
-        settled = found.settled[rest]
-        drop, rest = rest[settled], rest[~settled]
-    mend = None
-    in_sqlite = not LINES[schema.line].keeps_watermark
-    if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
-        mend = choose_mend(target, frozenset(report.error_ids), found)
-    present, _ = balance_with(target, target.folder, target.start, found.records.ids)
-    return replace(
-        decided,
-        salvage=found,
-        missing=len(present.missing) if present else None,
-        strangers=tuple(sorted(map(as_text, present.phantom))) if present else None,
-        use=np.flatnonzero(good),
-        embed=embed,
-        leave=leave,
-        drop=drop,
-        mend=mend,
-        refused=_refusal(found, rest, choices, kept=int(good.sum()) + len(embed) + len(leave)),
-    )
-
-
-def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
-    """Why nothing is done; empty if it is."""
-    if choices.drop and not kept:
-        return "no record would be left; delete the collection with Chroma instead"
-    if not len(rest):
-        return ""
-    counts = {g.name.lower(): int(np.count_nonzero(found.grades[rest] == g)) for g in Grade}
-    named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-    if choices.drop:
-        return f"{len(rest):,} records ({named}) have writes in the log that Chroma applies first"
-    return f"{len(rest):,} records have no proven vector ({named})"
-
-
-def _is_too_long(segment: SegmentReport) -> bool:
-    """Whether link_lists.bin holds more than its records, which is no error."""
-    return any(
-        found.id == TOO_LONG and LINKS in found.sample and isinstance(found.found, int)
-        for found in segment.findings
-    )
-
-
 def _exchange(
     root: Path,
     segment: SegmentRepair,
-    choices: Choices,
+    embedded: Embedded | None,
     folders: tuple[Path, ...],
     states: States | None,
     wait: float,
@@ -279,12 +203,12 @@ def _exchange(
 ) -> SegmentRepair:
     """Exchange a segment; where a smaller mend turns out not to be enough, for a new index."""
     try:
-        return exchange(root, segment, choices, folders, states, wait, progress)
+        return exchange(root, segment, embedded, folders, states, wait, progress)
     except RepairFailed:
         if segment.mend is None:
             raise
     again = replace(segment, mend=None)
-    return exchange(root, again, choices, folders, states_if_quiet(root, folders), wait, progress)
+    return exchange(root, again, embedded, folders, states_if_quiet(root, folders), wait, progress)
 
 
 def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
@@ -297,10 +221,16 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         return replace(report, after=report.before)
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
-    for segment in report.segments:
-        done.append(_exchange(report.path, segment, choices, folders, states, wait, progress))
-        folders = tuple(segment_folders(report.path))
-        states = states_if_quiet(report.path, folders)
+    if any(len(segment.embed) for segment in report.segments):
+        check_engine()  # before anybody pays for embedding
+    with embedded(report.path, report.segments, choices.embed, progress) as made:
+        for segment in report.segments:
+            new = made.get(segment.segment)
+            done.append(_exchange(report.path, segment, new, folders, states, wait, progress))
+            if new is not None:
+                new.kept.remove()
+            folders = tuple(segment_folders(report.path))
+            states = states_if_quiet(report.path, folders)
     with reading(report.path):
         after = Report((examine(Question(report.path)),))
     return replace(report, segments=tuple(done), after=after)

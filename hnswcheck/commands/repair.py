@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from hnswcheck.actions import export as exporting
 from hnswcheck.actions import repair as repairing
-from hnswcheck.actions.choices import ACCEPTABLE, Choices, Embed
+from hnswcheck.actions.choices import ACCEPTABLE, Choices
+from hnswcheck.actions.embedder import BATCH, OWN, Embedding, in_short
 from hnswcheck.commands.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.errors import RepairRefused, UsageError
 from hnswcheck.output import actions
 from hnswcheck.output.progress import shown
-from hnswcheck.output.terminal import emit, is_terminal, show
+from hnswcheck.output.terminal import complain, emit, is_terminal, show
 
 EXAMPLES = """
 Examples:
@@ -26,7 +30,9 @@ Examples:
 
   hnswcheck repair ./chroma --collection docs
 
-  hnswcheck repair ./chroma --accept unconfirmed --reembed mymodule:embed
+  hnswcheck repair ./chroma --accept unconfirmed --reembed
+
+  hnswcheck repair ./chroma --reembed mymodule:embed --batch-size 64
 
   hnswcheck repair ./chroma --leave-unindexed --yes
 
@@ -41,6 +47,26 @@ Example:
 
   hnswcheck salvage ./chroma --collection docs -o docs
 """
+
+REEMBED = "--reembed"
+FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+class RepairCommand(TyperCommand):
+    """Lets ``--reembed`` stand alone, which typer's options cannot."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, spelled_out(args))
+
+
+def spelled_out(arguments: list[str]) -> list[str]:
+    """The same with a value for each ``--reembed`` that no MODULE:FUNCTION follows."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    made = list(arguments)
+    for at, follows in enumerate([*arguments[1:end], ""][:end]):
+        if made[at] == REEMBED and not FUNCTION.fullmatch(follows):
+            made[at] = f"{REEMBED}={OWN}"
+    return made
 
 
 def repair(
@@ -63,9 +89,16 @@ def repair(
         str | None,
         typer.Option(
             metavar="MODULE:FUNCTION",
-            help="Embed documents again where no acceptable vector is; from texts to vectors.",
+            help="Embed documents again where no acceptable vector is. Without a value by the"
+            " collection's own embedding function, which needs chromadb 1.0 or newer; what follows"
+            " is a value only if it looks like MODULE:FUNCTION. That goes from a list of texts to"
+            " vectors; or it is a class, for a collection that keeps its settings. What was"
+            " embedded before an interruption is kept in ~/.cache/hnswcheck.",
         ),
     ] = None,
+    batch_size: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Documents that are embedded at a time.")
+    ] = BATCH,
     leave_unindexed: Annotated[
         bool, typer.Option("--leave-unindexed", help="Leave records without a vector as they are.")
     ] = False,
@@ -90,7 +123,9 @@ def repair(
     place of the damaged one, which is kept: restore undoes the repair. Building needs the extra:
     pip install 'hnswcheck[repair]'.
     """
-    choices = Choices.of(accept or (), leave_unindexed, _function(reembed), drop_records)
+    choices = Choices.of(
+        accept or (), leave_unindexed, _embedding(reembed, batch_size), drop_records
+    )
     with shown(not quiet):
         made = repairing.plan_repair(path, collection, choices, dry_run=plan, wait=wait)
     report = made.report
@@ -143,14 +178,18 @@ def _agreed() -> bool:
     return typer.confirm("Repair?", err=True)
 
 
-def _function(name: str | None) -> Embed | None:
-    """The function that ``module:function`` names, found from the current directory, too."""
+def _embedding(name: str | None, batch: int) -> Embedding | None:
+    """What ``module:function`` names, found from the current directory, too."""
     if name is None:
         return None
+    if name == OWN:
+        return Embedding.of(OWN, batch, tell=complain)
+    if not FUNCTION.fullmatch(name):
+        raise UsageError(f"--reembed {name}: it is not MODULE:FUNCTION")
     module, _, function = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        found: Embed = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"--reembed {name}: {error}") from error
-    return found
+        found = attrgetter(function)(importlib.import_module(module))
+    except Exception as error:
+        raise UsageError(f"--reembed {name}: {in_short(error)}") from error
+    return Embedding.of(found, batch, name, complain)

@@ -8,7 +8,7 @@ import numpy as np
 
 from hnswcheck.disk.catalog import PAGE_RECORDS, integer
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.strings import Ints, Strings
+from hnswcheck.disk.strings import Flags, Ints, Strings
 from hnswcheck.disk.text import text
 from hnswcheck.errors import SqliteDamaged
 
@@ -117,6 +117,20 @@ def read_documents(database: Database, rowids: Ints) -> dict[int, str]:
             if isinstance(document, str):
                 found[rowid] = document
     return found
+
+
+def have_documents(database: Database, rowids: Ints) -> Flags:
+    """bool (n,): which records have a document."""
+    found: list[int] = []
+    for begin in range(0, len(rowids), PAGE_DOCUMENTS):
+        page = rowids[begin : begin + PAGE_DOCUMENTS].tolist()
+        rows = database.rows(
+            "SELECT id FROM embedding_metadata WHERE key = 'chroma:document'"
+            f" AND string_value IS NOT NULL AND id IN ({', '.join('?' * len(page))})",
+            page,
+        )
+        found += [integer(rowid, "id") for (rowid,) in rows]
+    return np.isin(rowids, found)
 
 
 def seq_id_number(seq_id: object) -> int:

@@ -28,9 +28,9 @@ from hnswcheck.report import CollectionInfo
 REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves it all the same."
 
 CHOICES = (
-    "choose: --accept GRADE takes the vectors of a grade, --reembed MODULE:FUNCTION embeds"
-    " documents again, --leave-unindexed leaves records without a vector, --drop-records deletes"
-    " them"
+    "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
+    " collection's own function or by --reembed MODULE:FUNCTION, --leave-unindexed leaves records"
+    " without a vector, --drop-records deletes them"
 )
 #: What each grade says of the best vector of a record.
 MEANING = {
