@@ -30,6 +30,9 @@ class SegmentRepair:
         leave: int64: records that stay without a vector.
         refused: why nothing is done; empty if it is.
         replaced: the new name of the old folder; None if nothing was done or there was none.
+        verified: what was content with the new index: "none", "audit" or "engine"; empty if
+            nothing was done.
+        not_asked: why Chroma was not asked, where nobody chose that.
     """
 
     collection: CollectionInfo
@@ -42,6 +45,8 @@ class SegmentRepair:
     leave: Ints
     refused: str = ""
     replaced: str | None = None
+    verified: str = ""
+    not_asked: str = ""
 
     @property
     def grades(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""A new index in the place of a damaged one: built beside it, swapped, audited, or taken back."""
+"""A new index in the place of a damaged one: built beside it, swapped, verified, or taken back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
+from hnswcheck.actions.chroma import NotAsked, problem_in_chroma
 from hnswcheck.actions.hold import hold_unchanged, reading, states_if_quiet
 from hnswcheck.actions.index_settings import IndexSettings, estimate
 from hnswcheck.actions.journal import Step, is_unfinished, perform, remove_rebuilt
 from hnswcheck.actions.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.actions.rebuild import build_segment
 from hnswcheck.actions.salvage import Salvage
+from hnswcheck.actions.sample import Sample
+from hnswcheck.actions.verify import Verification, Verify
 from hnswcheck.actions.watermark import WatermarkRow, read_watermark
 from hnswcheck.apart import Progress
 from hnswcheck.audit import Question, examine
@@ -45,17 +48,19 @@ def exchange(
     states: States | None,
     wait: float,
     progress: Progress,
+    how: Verification,
 ) -> SegmentRepair:
-    """Build the new index of one collection, put it in place, and audit it there.
+    """Build the new index of one collection, put it in place, and verify it there.
 
     Raises:
-        RepairFailed: it was not consistent; the old folder is back.
+        RepairFailed: it did not come out right; the old folder is back.
         HnswcheckError: nothing was changed.
     """
     now = datetime.now(UTC)
+    sample = Sample()
     try:
         with reading(root):
-            rebuilt, last = _build(root, segment, choices, now, progress)
+            rebuilt, last = _build(root, segment, choices, now, progress, sample)
         old = root / segment.segment
         files = file_prints(old, progress) if list_directory(old) else ()
         with hold_unchanged(root, folders, states, wait) as held:
@@ -72,12 +77,17 @@ def exchange(
                 remove_rebuilt(root)
         raise
     replaced = step.adds[0].removesuffix(MANIFEST) if step.adds else None
-    _verify(root, segment, step, wait)
-    return replace(segment, replaced=replaced)
+    verified, not_asked = _verify(root, segment, step, wait, how, sample)
+    return replace(segment, replaced=replaced, verified=verified, not_asked=not_asked)
 
 
 def _build(
-    root: Path, segment: SegmentRepair, choices: Choices, now: datetime, progress: Progress
+    root: Path,
+    segment: SegmentRepair,
+    choices: Choices,
+    now: datetime,
+    progress: Progress,
+    sample: Sample,
 ) -> tuple[str | None, tuple[int, bool] | None]:
     """The name of the new folder, and the new watermark with whether it is an INTEGER.
 
@@ -109,11 +119,12 @@ def _build(
             done += count
             progress(done, total, segment.collection.name)
 
+        vectors = _vectors(
+            found, chosen, segment.embed, choices.embed, view.database, settings.dimension
+        )
         build_segment(
             root / name,
-            _vectors(
-                found, chosen, segment.embed, choices.embed, view.database, settings.dimension
-            ),
+            sample.watch(chosen, segment.embed, vectors),
             ids,
             settings,
             scratch=root / (name + SCRATCH),
@@ -236,25 +247,50 @@ def _mark(
     return WatermarkRow(rowid, "blob", last.to_bytes(8, "big").hex().upper())
 
 
-def _verify(root: Path, segment: SegmentRepair, step: Step, wait: float) -> None:
-    """Audit what was made, with its vectors; put the old folder back if it is not right."""
+def _verify(
+    root: Path,
+    segment: SegmentRepair,
+    step: Step,
+    wait: float,
+    how: Verification,
+    sample: Sample,
+) -> tuple[Verify, str]:
+    """How what was made was verified, and why not by the engine.
+
+    Audits it with its vectors and lets Chroma try it; puts the old folder back if it is not right.
+    """
+    verified, not_asked = how.verify, how.not_asked
+    if verified is Verify.NONE:
+        return verified, not_asked
     try:
         with reading(root):
             store = examine(Question(root, Level.DEEP, (segment.collection.id,)))
-        problem = _problem(store, segment)
+            problem = _problem(store, segment)
+            if verified is Verify.ENGINE and not problem:
+                problem = problem_in_chroma(root, segment, sample)
     except HnswcheckError as error:
         problem = str(error)
+    except NotAsked as error:
+        problem = str(error) if how.required else ""
+        verified, not_asked = Verify.AUDIT, str(error)
+    except BaseException:  # an interrupt: nobody would say that it was not verified
+        _take_back(root, step, wait)
+        raise
     if not problem:
-        return
+        return verified, not_asked
+    _take_back(root, step, wait)
+    raise RepairFailed(
+        f"{root}: the rebuilt index of {segment.collection.name} was not right ({problem});"
+        " the store is as it was"
+    )
+
+
+def _take_back(root: Path, step: Step, wait: float) -> None:
     moves = tuple((target, source) for source, target in reversed(step.moves))
     back = Step(step.segment, moves, step.after, step.before, removes=step.adds)
     with hold_unchanged(root, (), states_if_quiet(root, ()), wait) as held:
         perform(held, "repair", [back], {})
     remove_rebuilt(root)
-    raise RepairFailed(
-        f"{root}: the rebuilt index of {segment.collection.name} was not consistent ({problem});"
-        " the store is as it was"
-    )
 
 
 def _problem(store: StoreReport, segment: SegmentRepair) -> str:

@@ -1,7 +1,7 @@
 """Make a broken collection whole from every vector that still exists.
 
 A new index is built beside the old folder from what :mod:`hnswcheck.actions.salvage` found, takes
-its place under the same journal that a quarantine uses, and is audited there. The old folder
+its place under the same journal that a quarantine uses, and is verified there. The old folder
 becomes a quarantined one, so that a restore undoes the repair.
 """
 
@@ -20,6 +20,7 @@ from hnswcheck.actions.exchange import exchange
 from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
 from hnswcheck.actions.salvage import salvage
+from hnswcheck.actions.verify import Verify, decide, wanted
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
@@ -60,6 +61,7 @@ class RepairReport:
             "before": self.before.to_dict(),
             "after": self.after.to_dict() if self.after else None,
             "finished": list(self.finished),
+            "verified": self.verified,
             "segments": [
                 {
                     "collection": asdict(segment.collection),
@@ -72,11 +74,19 @@ class RepairReport:
                     "leave": len(segment.leave),
                     "refused": segment.refused or None,
                     "replaced": segment.replaced,
+                    "verified": segment.verified or None,
+                    "not_asked": segment.not_asked or None,
                     "records": [list(record) for record in segment.records()],
                 }
                 for segment in self.segments
             ],
         }
+
+    @property
+    def verified(self) -> str | None:
+        """What was content with every new index, "none", "audit" or "engine"; None if none is."""
+        ways = [Verify(segment.verified) for segment in self.segments if segment.verified]
+        return min(ways, key=list(Verify).index).value if ways else None
 
     @property
     def refused(self) -> tuple[SegmentRepair, ...]:
@@ -91,6 +101,7 @@ class Plan:
     report: RepairReport
     folders: tuple[Path, ...]
     states: States | None
+    verify: Verify | None = None
 
 
 def repair(
@@ -103,6 +114,7 @@ def repair(
     dry_run: bool = False,
     wait: float = 0.0,
     progress: Progress = silent,
+    verify: str | None = None,
 ) -> RepairReport:
     """Make the damaged collections of a store whole, without embedding what still exists.
 
@@ -122,17 +134,21 @@ def repair(
         dry_run: only say what would be done; writes nothing.
         wait: seconds to wait for other processes to leave the store.
         progress: called as vectors are indexed.
+        verify: what has to be content with a new index, else the old one comes back: "audit", at
+            level deep; "engine", chromadb, too, which reads, searches and writes a copy of the
+            collection in a process of its own; "none", nothing. By default the engine, if this
+            interpreter has a chromadb that reads the store, and there is room for the copy.
 
     Raises:
         RepairRefused: records have no proven vector, and nothing says what to do; or the damage is
             not in the index. Nothing was changed.
-        RepairFailed: the result was not consistent; the store is as it was.
-        EngineMissing: the extra ``repair`` is not installed.
+        RepairFailed: the result was not right; the store is as it was.
+        EngineMissing: the extra ``repair`` is not installed, or a chromadb that is wanted.
         StoreInUse, StoreChanged, ActionFailed: nothing was changed.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
     choices = Choices.of(accept, leave_unindexed, embed)
-    plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait)
+    plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait, verify=verify)
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
 
@@ -143,15 +159,17 @@ def plan_repair(
     *,
     dry_run: bool,
     wait: float,
+    verify: str | None = None,
 ) -> Plan:
     """The first half of :func:`repair`; unless ``dry_run``, what was left is finished first."""
+    chosen = wanted(verify)
     question = Question.of(path, Level.STANDARD, collections)
     root = question.directory
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
         with reading(root):
             plan = _plan(question, choices)
-    return replace(plan, report=replace(plan.report, finished=finished))
+    return replace(plan, report=replace(plan.report, finished=finished), verify=chosen)
 
 
 def _plan(question: Question, choices: Choices) -> Plan:
@@ -225,10 +243,11 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         raise RepairRefused(f"{report.path}: nothing was changed: {said}")
     if not report.segments:
         return replace(report, after=report.before)
+    how = decide(report.path, plan.verify, report.segments)
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
     for segment in report.segments:
-        done.append(exchange(report.path, segment, choices, folders, states, wait, progress))
+        done.append(exchange(report.path, segment, choices, folders, states, wait, progress, how))
         folders = tuple(segment_folders(report.path))
         states = states_if_quiet(report.path, folders)
     with reading(report.path):

@@ -13,6 +13,7 @@ import typer
 from hnswcheck.actions import export as exporting
 from hnswcheck.actions import repair as repairing
 from hnswcheck.actions.choices import ACCEPTABLE, Choices, Embed
+from hnswcheck.actions.verify import Verify
 from hnswcheck.commands.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.errors import RepairRefused, UsageError
 from hnswcheck.output import actions
@@ -67,6 +68,14 @@ def repair(
     leave_unindexed: Annotated[
         bool, typer.Option("--leave-unindexed", help="Leave records without a vector as they are.")
     ] = False,
+    verify: Annotated[
+        Verify | None,
+        typer.Option(
+            help="What must be content with a new index, else the old one comes back: an audit, or"
+            " also Chroma, on a copy (the default, if it is installed).",
+            show_default=False,
+        ),
+    ] = None,
     machine: Annotated[
         bool, typer.Option("--json", help="Print source and grade of every record as JSON.")
     ] = False,
@@ -82,7 +91,9 @@ def repair(
     """
     choices = Choices.of(accept or (), leave_unindexed, _function(reembed))
     with shown(not quiet):
-        made = repairing.plan_repair(path, collection, choices, dry_run=plan, wait=wait)
+        made = repairing.plan_repair(
+            path, collection, choices, dry_run=plan, wait=wait, verify=verify
+        )
     report = made.report
     if not plan and report.segments and not report.refused:
         show(actions.repair_plan(report), aside=machine)

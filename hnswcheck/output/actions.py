@@ -41,6 +41,13 @@ MEANING = {
     "lost": "nowhere",
 }
 
+#: How a new index was verified.
+VERIFIED = {
+    "none": "not verified: neither its vectors were audited, nor was Chroma asked",
+    "audit": "verified by an audit with its vectors",
+    "engine": "verified by an audit with its vectors, and by Chroma on a copy",
+}
+
 
 def plan(result: QuarantineResult, accept_loss: bool, unfinished: bool) -> Iterator[Text]:
     """What a quarantine would do, a few lines per damaged segment."""
@@ -152,6 +159,10 @@ def repaired(report: RepairReport) -> Iterator[Text]:
     path = visible(str(report.path))
     for segment in report.segments:
         yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
+        if segment.verified:
+            yield Text(f"  {VERIFIED[segment.verified]}")
+        if segment.not_asked:
+            yield Text(f"  Chroma was not asked: {visible(segment.not_asked)}", "yellow")
         if segment.replaced:
             yield _undo(report.path, segment.replaced)
     if report.after:
