@@ -36,9 +36,11 @@ proven vector; 2 wrong use; 3 it could not be done, and nothing was changed; 130
 """
 
 SALVAGE_EXAMPLES = """
-Example:
+Examples:
 
   hnswcheck salvage ./chroma --collection docs -o docs
+
+  hnswcheck salvage ./chroma --collection docs -o docs.parquet
 """
 
 
@@ -122,7 +124,7 @@ def salvage(
             "--output",
             "-o",
             metavar="FILE",
-            help="Writes FILE.npz and FILE.jsonl.",
+            help="Writes FILE.npz and FILE.jsonl; or one file, if it ends with .parquet.",
             show_default=False,
         ),
     ],
@@ -132,6 +134,7 @@ def salvage(
 
     Reads only. FILE.npz holds "vectors" (NaN where there is none) and "grades" (5 proven, 4
     inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost), FILE.jsonl the rest in the same order.
+    FILE.parquet holds all of it and needs the extra: pip install 'hnswcheck[parquet]'.
     """
     with shown(not quiet) as progress:
         made = exporting.export(path, collection, output, progress)

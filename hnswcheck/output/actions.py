@@ -175,7 +175,8 @@ def exported(made: Export) -> Iterator[Text]:
     for grade, meaning in MEANING.items():
         if made.grades.get(grade):
             yield Text(f"{made.grades[grade]:12,} {grade:12} {meaning}")
-    yield Text(f"written: {visible(str(made.vectors))}, {visible(str(made.lines))}")
+    files = dict.fromkeys((made.vectors, made.lines))
+    yield Text(f"written: {', '.join(visible(str(file)) for file in files)}")
 
 
 def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:
