@@ -227,7 +227,7 @@ def test_what_is_not_consistent_afterwards_is_taken_back(
 
 def test_without_room_nothing_is_begun(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(whole)
-    monkeypatch.setattr("hnswcheck.actions.exchange.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("hnswcheck.actions.make.free_bytes", lambda _: 1000)
     with pytest.raises(hnswcheck.RepairRefused, match="1,000 are free"):
         hnswcheck.repair(whole)
     assert snapshot(whole) == before
@@ -250,14 +250,14 @@ STOPS = """
 import sys, time
 import numpy as np
 import hnswcheck
-from hnswcheck.actions import exchange
+from hnswcheck.actions import make
 
 def stop(*arguments, **options):
     made(*arguments, **options)
     print("built", flush=True)
     time.sleep(60)
 
-made, exchange.build_segment = exchange.build_segment, stop
+made, make.build_segment = make.build_segment, stop
 hnswcheck.repair(sys.argv[1])
 """
 

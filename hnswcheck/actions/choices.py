@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from hnswcheck.actions.embedder import Embedder, Embedding
 from hnswcheck.actions.mends import Mend
 from hnswcheck.actions.salvage import Salvage
@@ -37,6 +39,9 @@ class SegmentRepair:
         replaced: the new name of the old folder; None if nothing was done or there was none.
         exported: the file that has the records that went; None if none did.
         embedder: what embeds the documents; None if there are none to embed.
+        verified: what was content with the new index: "none", "audit" or "engine"; empty if
+            nothing was done.
+        not_asked: why Chroma was not asked, where nobody chose that.
     """
 
     collection: CollectionInfo
@@ -56,6 +61,8 @@ class SegmentRepair:
     replaced: str | None = None
     exported: str | None = None
     embedder: Embedder | None = None
+    verified: str = ""
+    not_asked: str = ""
 
     @property
     def grades(self) -> dict[str, int]:
@@ -64,6 +71,11 @@ class SegmentRepair:
             return {}
         counts = {g.name.lower(): self.salvage.count(g) for g in sorted(Grade, reverse=True)}
         return {name: count for name, count in counts.items() if count}
+
+    @property
+    def unindexed(self) -> Ints:
+        """int64: records that have no vector in the new index."""
+        return np.sort(np.concatenate([self.leave, self.drop]))
 
     def steps(self) -> Iterator[str]:
         """What is done, a line each; nothing where it is refused."""

@@ -1,7 +1,7 @@
 """Make a broken collection whole from every vector that still exists.
 
 A new index is built beside the old folder from what :mod:`hnswcheck.actions.salvage` found, takes
-its place under the same journal that a quarantine uses, and is audited there. The old folder
+its place under the same journal that a quarantine uses, and is verified there. The old folder
 becomes a quarantined one, so that a restore undoes the repair.
 """
 
@@ -21,6 +21,7 @@ from hnswcheck.actions.exchange import exchange
 from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
 from hnswcheck.actions.rebuild import check_engine
+from hnswcheck.actions.verify import Verification, Verify, how_to_verify, wanted
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.disk.catalog import read_collections, read_schema
@@ -57,6 +58,7 @@ class RepairReport:
             "before": self.before.to_dict(),
             "after": self.after.to_dict() if self.after else None,
             "finished": list(self.finished),
+            "verified": self.verified,
             "segments": [
                 {
                     "collection": asdict(segment.collection),
@@ -73,11 +75,19 @@ class RepairReport:
                     "refused": segment.refused or None,
                     "replaced": segment.replaced,
                     "exported": segment.exported,
+                    "verified": segment.verified or None,
+                    "not_asked": segment.not_asked or None,
                     "records": [list(record) for record in segment.records()],
                 }
                 for segment in self.segments
             ],
         }
+
+    @property
+    def verified(self) -> str | None:
+        """What was content with every new index, "none", "audit" or "engine"; None if none is."""
+        ways = [Verify(segment.verified) for segment in self.segments if segment.verified]
+        return min(ways, key=list(Verify).index).value if ways else None
 
     @property
     def refused(self) -> tuple[SegmentRepair, ...]:
@@ -92,6 +102,7 @@ class Plan:
     report: RepairReport
     folders: tuple[Path, ...]
     states: States | None
+    verify: Verify | None = None
 
 
 def repair(
@@ -106,6 +117,7 @@ def repair(
     dry_run: bool = False,
     wait: float = 0.0,
     progress: Progress = silent,
+    verify: str | None = None,
 ) -> RepairReport:
     """Make the damaged collections of a store whole, without embedding what still exists.
 
@@ -135,19 +147,23 @@ def repair(
         dry_run: only say what would be done; writes nothing.
         wait: seconds to wait for other processes to leave the store.
         progress: called as documents are embedded and vectors are indexed.
+        verify: what has to be content with a new index, else the old one comes back: "audit", at
+            level deep; "engine", chromadb, too, which reads, searches and writes a copy of the
+            collection in a process of its own; "none", nothing. By default the engine, if this
+            interpreter has a chromadb that reads the store, and there is room for the copy.
 
     Raises:
         RepairRefused: records have no proven vector, and nothing says what to do; the embedding
             function cannot be had, or failed; or the damage is not in the index. Nothing was
             changed.
-        RepairFailed: the result was not consistent; the store is as it was.
-        EngineMissing: the extra ``repair`` is not installed.
+        RepairFailed: the result was not right; the store is as it was.
+        EngineMissing: the extra ``repair`` is not installed, or a chromadb that is wanted.
         StoreInUse, StoreChanged, ActionFailed: nothing was changed.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
     wish = None if embed is None else Embedding.of(embed, batch)
     choices = Choices.of(accept, leave_unindexed, wish, drop_records)
-    plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait)
+    plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait, verify=verify)
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
 
@@ -158,15 +174,17 @@ def plan_repair(
     *,
     dry_run: bool,
     wait: float,
+    verify: str | None = None,
 ) -> Plan:
     """The first half of :func:`repair`; unless ``dry_run``, what was left is finished first."""
+    chosen = wanted(verify)
     question = Question.of(path, Level.STANDARD, collections)
     root = question.directory
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
         with reading(root):
             plan = _plan(question, choices)
-    return replace(plan, report=replace(plan.report, finished=finished))
+    return replace(plan, report=replace(plan.report, finished=finished), verify=chosen)
 
 
 def _plan(question: Question, choices: Choices) -> Plan:
@@ -195,20 +213,21 @@ def _plan(question: Question, choices: Choices) -> Plan:
 def _exchange(
     root: Path,
     segment: SegmentRepair,
-    embedded: Embedded | None,
+    new: Embedded | None,
     folders: tuple[Path, ...],
     states: States | None,
     wait: float,
     progress: Progress,
+    how: Verification,
 ) -> SegmentRepair:
     """Exchange a segment; where a smaller mend turns out not to be enough, for a new index."""
     try:
-        return exchange(root, segment, embedded, folders, states, wait, progress)
+        return exchange(root, segment, new, folders, states, wait, progress, how)
     except RepairFailed:
         if segment.mend is None:
             raise
-    again = replace(segment, mend=None)
-    return exchange(root, again, embedded, folders, states_if_quiet(root, folders), wait, progress)
+    again, states = replace(segment, mend=None), states_if_quiet(root, folders)
+    return exchange(root, again, new, folders, states, wait, progress, how)
 
 
 def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
@@ -219,6 +238,7 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         raise RepairRefused(f"{report.path}: nothing was changed: {said}")
     if not report.segments:
         return replace(report, after=report.before)
+    how = how_to_verify(report.path, plan.verify, report.segments)
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
     if any(len(segment.embed) for segment in report.segments):
@@ -226,7 +246,7 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
     with embedded(report.path, report.segments, choices.embed, progress) as made:
         for segment in report.segments:
             new = made.get(segment.segment)
-            done.append(_exchange(report.path, segment, new, folders, states, wait, progress))
+            done.append(_exchange(report.path, segment, new, folders, states, wait, progress, how))
             if new is not None:
                 new.kept.remove()
             folders = tuple(segment_folders(report.path))

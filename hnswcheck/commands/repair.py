@@ -17,6 +17,7 @@ from hnswcheck.actions import export as exporting
 from hnswcheck.actions import repair as repairing
 from hnswcheck.actions.choices import ACCEPTABLE, Choices
 from hnswcheck.actions.embedder import BATCH, OWN, Embedding, in_short
+from hnswcheck.actions.verify import Verify
 from hnswcheck.commands.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.errors import RepairRefused, UsageError
 from hnswcheck.output import actions
@@ -43,9 +44,11 @@ proven vector; 2 wrong use; 3 it could not be done, and nothing was changed; 130
 """
 
 SALVAGE_EXAMPLES = """
-Example:
+Examples:
 
   hnswcheck salvage ./chroma --collection docs -o docs
+
+  hnswcheck salvage ./chroma --collection docs -o docs.parquet
 """
 
 REEMBED = "--reembed"
@@ -109,6 +112,14 @@ def repair(
             help="Delete records without a vector, after writing them to a file in PATH.",
         ),
     ] = False,
+    verify: Annotated[
+        Verify | None,
+        typer.Option(
+            help="What must be content with a new index, else the old one comes back: an audit, or"
+            " also Chroma, on a copy (the default, if it is installed).",
+            show_default=False,
+        ),
+    ] = None,
     machine: Annotated[
         bool, typer.Option("--json", help="Print source and grade of every record as JSON.")
     ] = False,
@@ -127,7 +138,9 @@ def repair(
         accept or (), leave_unindexed, _embedding(reembed, batch_size), drop_records
     )
     with shown(not quiet):
-        made = repairing.plan_repair(path, collection, choices, dry_run=plan, wait=wait)
+        made = repairing.plan_repair(
+            path, collection, choices, dry_run=plan, wait=wait, verify=verify
+        )
     report = made.report
     if not plan and report.segments and not report.refused:
         show(actions.repair_plan(report), aside=machine)
@@ -156,7 +169,7 @@ def salvage(
             "--output",
             "-o",
             metavar="FILE",
-            help="Writes FILE.npz and FILE.jsonl.",
+            help="Writes FILE.npz and FILE.jsonl; or one file, if it ends with .parquet.",
             show_default=False,
         ),
     ],
@@ -166,6 +179,7 @@ def salvage(
 
     Reads only. FILE.npz holds "vectors" (NaN where there is none) and "grades" (5 proven, 4
     inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost), FILE.jsonl the rest in the same order.
+    FILE.parquet holds all of it and needs the extra: pip install 'hnswcheck[parquet]'.
     """
     with shown(not quiet) as progress:
         made = exporting.export(path, collection, output, progress)

@@ -42,6 +42,13 @@ MEANING = {
     "lost": "nowhere",
 }
 
+#: How a new index was verified.
+VERIFIED = {
+    "none": "not verified: neither its vectors were audited, nor was Chroma asked",
+    "audit": "verified by an audit with its vectors",
+    "engine": "verified by an audit with its vectors, and by Chroma on a copy",
+}
+
 
 def plan(result: QuarantineResult, accept_loss: bool, unfinished: bool) -> Iterator[Text]:
     """What a quarantine would do, a few lines per damaged segment."""
@@ -150,6 +157,10 @@ def repaired(report: RepairReport) -> Iterator[Text]:
         yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
         if segment.exported:
             yield Text(f"  deleted records: {visible(segment.exported)}")
+        if segment.verified:
+            yield Text(f"  {VERIFIED[segment.verified]}")
+        if segment.not_asked:
+            yield Text(f"  Chroma was not asked: {visible(segment.not_asked)}", "yellow")
         if segment.replaced:
             yield _undo(report.path, segment.replaced)
     if report.after:
@@ -162,7 +173,8 @@ def exported(made: Export) -> Iterator[Text]:
     for grade, meaning in MEANING.items():
         if made.grades.get(grade):
             yield Text(f"{made.grades[grade]:12,} {grade:12} {meaning}")
-    yield Text(f"written: {visible(str(made.vectors))}, {visible(str(made.lines))}")
+    files = dict.fromkeys((made.vectors, made.lines))
+    yield Text(f"written: {', '.join(visible(str(file)) for file in files)}")
 
 
 def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:
