@@ -17,7 +17,7 @@ import numpy as np
 
 from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
 from hnswcheck.actions.exchange import exchange
-from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
+from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet, take_in_wal
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
 from hnswcheck.actions.salvage import salvage
 from hnswcheck.apart import Progress, silent
@@ -29,7 +29,7 @@ from hnswcheck.disk.records import read_documents
 from hnswcheck.disk.settings import DeclaredSettings, read_declared_settings
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
-from hnswcheck.errors import RepairRefused
+from hnswcheck.errors import RepairRefused, StoreChanged
 from hnswcheck.report import Level, Report, SegmentReport
 from hnswcheck.target import Target, read_targets
 
@@ -176,6 +176,21 @@ def _plan(question: Question, choices: Choices) -> Plan:
     return Plan(planned, folders, before if before == now else None)
 
 
+def _same_again(plan: Plan, choices: Choices) -> Plan:
+    """The same plan with the states of now.
+
+    Raises:
+        StoreChanged: it is not the same.
+    """
+    root = plan.report.path
+    damaged = tuple(segment.collection.id for segment in plan.report.segments)
+    with naming(root), reading(root):
+        again = _plan(Question(root, Level.STANDARD, damaged), choices)
+    if again.report.to_dict()["segments"] != plan.report.to_dict()["segments"]:
+        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was changed")
+    return replace(again, report=replace(plan.report, segments=again.report.segments))
+
+
 def _decide(
     database: Database,
     target: Target,
@@ -225,6 +240,9 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         raise RepairRefused(f"{report.path}: nothing was changed: {said}")
     if not report.segments:
         return replace(report, after=report.before)
+    if take_in_wal(report.path, plan.states, wait):
+        plan = _same_again(plan, choices)
+        report = plan.report
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
     for segment in report.segments:
