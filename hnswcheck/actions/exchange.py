@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,7 @@ def exchange(
         HnswcheckError: nothing was changed.
     """
     now = datetime.now(UTC)
+    rebuilt, begun = None, False
     try:
         with reading(root):
             rebuilt, last = _build(root, segment, choices, now, progress)
@@ -65,11 +66,11 @@ def exchange(
             )
             if last is not None:
                 step = replace(step, after=_mark(held.connection, before, *last))
+            begun = True
             perform(held, "repair", [step], manifests)
     except BaseException:
-        with suppress(OSError):
-            if not is_unfinished(root):  # else the journal still needs it
-                remove_rebuilt(root)
+        if rebuilt is not None and not (begun and is_unfinished(root)):  # else it is still needed
+            shutil.rmtree(root / rebuilt, ignore_errors=True)  # no other: that is another repair's
         raise
     replaced = step.adds[0].removesuffix(MANIFEST) if step.adds else None
     _verify(root, segment, step, wait)

@@ -150,24 +150,28 @@ def _engine() -> _Engine:
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """A new folder, which goes again where the work in it fails."""
-    with _refusals(folder):
-        folder.mkdir()
+    free = not os.path.lexists(folder)
     try:
+        with _refusals(folder):
+            folder.mkdir()
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if free:  # a signal may come before mkdir() has returned
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 @contextmanager
 def _scratch_file(path: Path) -> Iterator[None]:
-    with _refusals(path):
-        path.open("xb").close()
+    free = not os.path.lexists(path)
     try:
+        with _refusals(path):
+            path.open("xb").close()
         yield
     finally:
-        with _refusals(path):
-            path.unlink(missing_ok=True)
+        if free:
+            with _refusals(path):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
