@@ -61,7 +61,8 @@ static int changes(uint64_t nr, const uint64_t *a) {
 #ifdef SYS_open
     case SYS_open: return opens_for_change(a[1]);
     case SYS_stat: case SYS_lstat: case SYS_access: case SYS_readlink: case SYS_poll:
-    case SYS_getdents: case SYS_pipe: case SYS_select: case SYS_time:
+    case SYS_getdents: case SYS_pipe: case SYS_select: case SYS_time: case SYS_dup2:
+    case SYS_vfork:
       return 0;
 #endif
     case SYS_openat: return opens_for_change(a[2]);
@@ -93,6 +94,10 @@ static int changes(uint64_t nr, const uint64_t *a) {
     case SYS_getppid: case SYS_getuid: case SYS_geteuid: case SYS_getgid: case SYS_getegid:
     case SYS_getrandom: case SYS_getrusage: case SYS_prlimit64: case SYS_sysinfo: case SYS_uname:
     case SYS_pipe2: case SYS_ppoll: case SYS_pselect6: case SYS_restart_syscall:
+    case SYS_execve: case SYS_wait4:
+#ifdef SYS_close_range
+    case SYS_close_range:
+#endif
       return 0;
     case SYS_ioctl: return a[1] != 0x5401 && a[1] != 0x5451; /* TCGETS, FIOCLEX */
     default: return 1;
@@ -117,6 +122,7 @@ static const char *name_of(uint64_t nr) {
     case SYS_unlinkat: return "unlinkat";
     case SYS_write: return "write";
     case SYS_writev: return "writev";
+    case SYS_sendfile: return "sendfile";
     case SYS_pwrite64: return "pwrite";
     case SYS_ftruncate: return "ftruncate";
     case SYS_fsync: return "fsync";
