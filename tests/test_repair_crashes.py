@@ -14,15 +14,19 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 from crashes import (
+    DATABASE,
     DRAFT,
     ERRORS,
     FAIL_ON,
@@ -31,6 +35,7 @@ from crashes import (
     KILL,
     SIGNAL,
     Action,
+    Call,
     Case,
     Essence,
     Known,
@@ -45,11 +50,28 @@ from crashes import (
     put,
     traced,
 )
-from stores import rest, unpack
+from moving import Dump, dump, edit
+from oracle import Oracle
+from others import CHROMA, OTHERS, another
+from stores import (
+    PROGRAM,
+    Trace,
+    environment,
+    in_a_mount_namespace,
+    mounted,
+    one_line,
+    rest,
+    run,
+    snapshot,
+    unpack,
+)
 
 import hnswcheck
 from hnswcheck import cli
-from hnswcheck.apart import exit_when_told
+from hnswcheck.actions.choices import Choices
+from hnswcheck.actions.repair import carry_out, plan_repair
+from hnswcheck.apart import exit_when_told, silent
+from hnswcheck.disk.segment import LEVEL0
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
@@ -57,9 +79,12 @@ pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 DAMAGED = "1.5.9-damaged-header-zeroed"
 #: All of them are in the WAL, and the segment has no folder.
 WITHOUT_FOLDER = "1.5.9-damaged-folder-deleted-unpurged"
+#: Damaged, but not so that Chroma could not open it.
+READABLE = "1.5.9-damaged-folder-older-unpurged"
 #: Sound stores, to be damaged. The watermark of the first is the last operation already; of the
 #: second it is a blob; that of the third is in its id map.
 FLUSHED, OF_BLOBS, OF_OLD = "1.5.9-exactly-flushed", "0.6.3-churn-cosine", "0.4.24-churn-l2"
+QUARANTINED = ".quarantined-"
 REPAIR = Action("repair")
 
 
@@ -364,3 +389,317 @@ def test_a_signal_at_any_call_leaves_the_store_before_or_after_and_nothing_else(
             wrong.append(f"{trial.number}, {what.calls[trial.number - 1].name}: {trial.said}")
     assert wrong == []
     assert {trial.changed for trial in trials} == {True, False}
+
+
+# --- The engine ----------------------------------------------------------------------------------
+
+
+def test_the_engine_is_content_with_what_was_repaired_after_a_kill(
+    tracer: Path, workers: ProcessPoolExecutor, tmp_path: Path
+) -> None:
+    pytest.importorskip("chromadb")
+    what = prepared(DAMAGED, tracer, workers, tmp_path)
+    numbers = (what.number_of("fsync", LEVEL0), what.number_of("rename", nth=3), committing(what))
+    with closing(Oracle(sys.executable)) as oracle:
+        for number in numbers:
+            stop = workers.submit(kill_at, what.case, number).result()
+            assert_safe(stop, what)
+            (judgement,) = oracle.judge_store(stop.path)
+            assert judgement.records == 88
+            assert not judgement.broken, str(judgement)
+
+
+def committing(what: Known) -> int:
+    """With the database half written."""
+    return what.number_of("pwrite", DATABASE, nth=2)
+
+
+# --- Undone, and done again ----------------------------------------------------------------------
+
+
+def as_it_was(store: Path) -> tuple[Dump | None, dict[str, tuple[int, int, str]]]:
+    """What sqlite holds, and all other files but those of a quarantine."""
+    files = contents(store).items()
+    kept = {name: file for name, file in files if QUARANTINED not in name}
+    for name in [name for name in kept if name.startswith(DATABASE)]:
+        del kept[name]
+    return dump(store), kept
+
+
+@pytest.mark.parametrize("name", [DAMAGED, FLUSHED, OF_BLOBS, OF_OLD])
+def test_a_repair_can_be_undone_to_the_byte_and_done_again(name: str, tmp_path: Path) -> None:
+    store = damaged(name, tmp_path)
+    before = as_it_was(store)
+    for _ in range(2):
+        report = hnswcheck.repair(store)
+        assert report.after is not None
+        assert report.after.verdict == "consistent"
+        (segment,) = report.segments
+        assert segment.replaced is not None
+        assert hnswcheck.restore(store, segment.replaced).done
+        assert as_it_was(store) == before
+    asides = [path.name for path in store.iterdir() if path.is_dir() and QUARANTINED in path.name]
+    assert len(asides) == len(list(store.glob("*.json"))) == 2  # both new indexes
+
+
+def test_a_kill_between_two_collections_leaves_one_repaired_and_the_next_repair_does_the_other(
+    tracer: Path, workers: ProcessPoolExecutor, tmp_path: Path
+) -> None:
+    base = damaged("1.5.9-interleaved", tmp_path)
+    before = as_it_was(base)
+    (tmp_path / "copies").mkdir()
+    what = known(Case(tracer, REPAIR, base, tmp_path / "copies"), workers)
+    assert len(what.after.manifests) == 3
+    _, second, _ = (n for n, call in enumerate(what.calls, 1) if is_new_index(call))
+    for number in (second, second + 12, what.number_of("rename", nth=5)):
+        stop = workers.submit(kill_at, what.case, number).result()
+        assert_halves(stop, what)
+        manifests = hnswcheck.quarantines(stop.path)
+        for manifest in manifests:
+            assert hnswcheck.restore(stop.path, manifest.folder).done
+        assert len(manifests) == 3
+        assert as_it_was(stop.path) == before
+
+
+def is_new_index(call: Call) -> bool:
+    return call.name == "mkdir" and b".rebuilt-" in call.arguments[0]
+
+
+def assert_halves(stop: Stop, what: Known) -> None:
+    assert stop.killed
+    assert without_new_index(stop.left) not in (what.before, what.after)
+    assert (stop.said, stop.settled) == ("", what.after)
+
+
+# --- Refusals ------------------------------------------------------------------------------------
+
+
+def words(store: Path) -> tuple[str | Path, ...]:
+    return ("repair", store, "--yes")
+
+
+def same_content(store: Path, before: dict[str, Trace]) -> bool:
+    """Whether nothing is there but what was, where a new index came and went."""
+    after = snapshot(store)
+    return {name: trace.content for name, trace in after.items()} == {
+        name: trace.content for name, trace in before.items()
+    }
+
+
+def no_hnswlib(store: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; sys.modules['hnswlib'] = None; from hnswcheck.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words(store))],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+
+
+def test_without_hnswlib_one_line_says_what_to_install(tmp_path: Path) -> None:
+    store = damaged(DAMAGED, tmp_path)
+    before = snapshot(store)
+    done = no_hnswlib(store)
+    assert done.returncode == 3
+    assert "hnswcheck[repair]" in one_line(done.stderr)
+    assert snapshot(store) == before
+
+
+UNUSABLE = {
+    "a dimension that no vector has": "UPDATE collections SET dimension = 9",
+    "a dimension of zero": "UPDATE collections SET dimension = 0",
+    "an unknown space": "UPDATE collections SET schema_str ="
+    """ replace(schema_str, '"l2"', '"hamming"')""",
+}
+
+
+@pytest.mark.parametrize("statement", UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_a_collection_that_no_index_can_be_built_for_is_left_alone(
+    statement: str, tmp_path: Path
+) -> None:
+    store = damaged(DAMAGED, tmp_path)
+    edit(store, statement)
+    rest(store)
+    before = snapshot(store)
+    done = run(*words(store))
+    assert done.returncode == 1, done
+    one_line(done.stderr)
+    assert snapshot(store) == before
+
+
+EMBED = r"""
+calls = 0
+
+def embed(texts):
+    global calls
+    calls += 1
+    if calls > 1:
+        raise ConnectionError("the service\nis gone")
+    return [[0.5] * 12 for _ in texts]
+"""
+
+
+def test_an_embedding_function_that_fails_half_way_leaves_the_store_as_it_was(
+    tmp_path: Path,
+) -> None:
+    store = unpack("1.5.9-churn-l2", tmp_path)
+    (folder,) = (path for path in store.iterdir() if path.is_dir())
+    shutil.rmtree(folder)
+    edit(
+        store,
+        "INSERT OR REPLACE INTO embedding_metadata (id, key, string_value)"
+        " SELECT id, 'chroma:document', 'text' FROM embeddings",
+    )
+    rest(store)
+    before = snapshot(store)
+    (tmp_path / "mine.py").write_text(EMBED)
+    done = run(*words(store), "--reembed", "mine:embed", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is gone" in one_line(done.stderr)
+    assert same_content(store, before)
+
+
+@pytest.mark.parametrize("content", ["def embed(", "raise OSError('no model here')"])
+def test_a_module_that_cannot_be_imported_is_wrong_use(content: str, tmp_path: Path) -> None:
+    store = damaged(DAMAGED, tmp_path)
+    before = snapshot(store)
+    (tmp_path / "mine.py").write_text(content)
+    done = run(*words(store), "--reembed", "mine:embed", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine:embed" in one_line(done.stderr)
+    assert snapshot(store) == before
+
+
+@pytest.mark.parametrize("who", OTHERS)
+def test_whoever_has_the_store_open_is_named_and_nothing_is_repaired(
+    who: str, tmp_path: Path
+) -> None:
+    if OTHERS[who] is CHROMA:
+        pytest.importorskip("chromadb")
+    store = damaged(READABLE, tmp_path)
+    with another(OTHERS[who], store) as process:
+        before = snapshot(store)
+        done = run(*words(store))
+        assert done.returncode == 3
+        said = one_line(done.stderr)
+        assert str(process.pid) in said
+        assert snapshot(store) == before
+
+
+@in_a_mount_namespace
+def test_in_a_read_only_directory_nothing_is_repaired(tmp_path: Path) -> None:
+    store = damaged(DAMAGED, tmp_path)
+    before = snapshot(store)
+    bind = f"mount --bind {store} {store}; mount -o remount,bind,ro {store}"
+    done = run(*words(store), prefix=mounted(f'{bind}; "$@"'))
+    assert done.returncode == 3
+    one_line(done.stderr)
+    assert snapshot(store) == before
+
+
+#: KiB: too little for the new index; for it but not for the swap, perhaps; for all.
+FREE = (0, 16, 20, 24, 28, 32, 36, 40, 1024)
+
+
+@in_a_mount_namespace
+def test_on_a_full_disk_all_of_it_is_done_or_nothing(tmp_path: Path) -> None:
+    """However much is free, it works once there is room."""
+    store = damaged(DAMAGED, tmp_path)
+    before = as_it_was(store)
+    tiny = tmp_path / "tiny"
+    tiny.mkdir()
+    codes = []
+    for free in FREE:
+        out, again = tmp_path / f"full-{free}", tmp_path / f"roomy-{free}"
+        script = f"""mount -t tmpfs -o size=4m none {tiny}; cp -a {store}/. {tiny}
+            dd if=/dev/zero of={tiny}/filler bs=4k 2>/dev/null || true
+            truncate -s -{free}k {tiny}/filler; code=0; "$@" || code=$?
+            rm {tiny}/filler; cp -a {tiny} {out}; "$@" >/dev/null 2>&1 || true
+            cp -a {tiny} {again}; exit $code"""
+        done = run(*words(tiny), prefix=mounted(script))
+        codes.append(done.returncode)
+        if done.returncode:
+            one_line(done.stderr)
+            assert as_it_was(out) == before, free
+        assert hnswcheck.audit(again, "deep").verdict == "consistent", free
+        assert not list(again.glob("*.rebuilt-*"))
+    print(codes)
+    assert codes[0] == 1  # found out before anything is begun
+    assert codes[-1] == 0
+
+
+def in_wal_mode(store: Path, left: str) -> Path:
+    """As a reader or a writer leaves it that set the mode: with nothing, a -wal, a -shm, too."""
+    path = store / DATABASE
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        (number,) = database.execute("PRAGMA user_version").fetchone()
+        database.execute(f"PRAGMA user_version = {number + 1}")
+        kept = {suffix: Path(f"{path}{suffix}").read_bytes() for suffix in left.split()}
+        if kept:
+            kept[""] = path.read_bytes()
+    for suffix, data in kept.items():
+        Path(f"{path}{suffix}").write_bytes(data)
+    return rest(store)
+
+
+@pytest.mark.parametrize("left", ["", "-wal", "-wal -shm"])
+def test_a_database_in_wal_mode_is_no_reason_to_try_twice(left: str, tmp_path: Path) -> None:
+    store = in_wal_mode(damaged(DAMAGED, tmp_path), left)
+    before = as_it_was(store)[0]
+    report = hnswcheck.repair(store)
+    assert report.after is not None
+    assert report.after.verdict == "consistent"
+    replaced = report.segments[0].replaced
+    assert replaced is not None
+    in_wal_mode(store, left)
+    assert hnswcheck.restore(store, replaced).done
+    assert dump(store) == before
+
+
+def test_what_is_written_while_the_question_stands_stops_a_repair(tmp_path: Path) -> None:
+    """Also where sqlite's own log has to be taken in first."""
+    store = in_wal_mode(damaged(DAMAGED, tmp_path), "-wal")
+    choices = Choices()
+    made = plan_repair(store, None, choices, dry_run=False, wait=0.0)
+    edit(
+        store,
+        "INSERT INTO embeddings_queue (operation, topic, id, vector, encoding, metadata)"
+        " SELECT 0, topic, 'another', vector, encoding, NULL FROM embeddings_queue LIMIT 1",
+    )
+    in_wal_mode(store, "-wal")
+    before = as_it_was(store)
+    with pytest.raises(hnswcheck.StoreChanged):
+        carry_out(made, choices, 0.0, silent)
+    assert as_it_was(store) == before
+    assert not list(store.glob("*.rebuilt-*"))
+
+
+def test_two_repairs_at_once_repair_it_once(tmp_path: Path) -> None:
+    for trial in range(2):
+        store = damaged(DAMAGED, tmp_path / str(trial))
+        running = [
+            subprocess.Popen(
+                [*PROGRAM, *map(str, words(store)), "--wait", "20"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(),
+            )
+            for _ in range(2)
+        ]
+        codes = set()
+        for process in running:
+            _, err = process.communicate(timeout=60)
+            codes.add(process.returncode)
+            if process.returncode:
+                assert process.returncode == 3
+                one_line(err)
+        print(codes)
+        assert 0 in codes
+        assert hnswcheck.audit(store, "deep").verdict == "consistent"
+        names = [path.name for path in store.iterdir()]
+        assert len(names) == 4, names  # database, index, and a quarantine with its manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from hnswcheck.disk.records import read_documents
 from hnswcheck.disk.settings import read_declared_settings
 from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.view import States, free_bytes, list_directory, open_store
-from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused
+from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, UsageError
 from hnswcheck.report import Level, StoreReport
 from hnswcheck.target import Target, read_targets
 
@@ -55,7 +56,7 @@ def exchange(
     now = datetime.now(UTC)
     rebuilt, begun = None, False
     try:
-        with reading(root):
+        with reading(root), _refusing(root, segment):
             rebuilt, last = _build(root, segment, choices, now, progress)
         old = root / segment.segment
         files = file_prints(old, progress) if list_directory(old) else ()
@@ -75,6 +76,16 @@ def exchange(
     replaced = step.adds[0].removesuffix(MANIFEST) if step.adds else None
     _verify(root, segment, step, wait)
     return replace(segment, replaced=replaced)
+
+
+@contextmanager
+def _refusing(root: Path, segment: SegmentRepair) -> Iterator[None]:
+    """What no index can be built for is the store's fault, not the caller's."""
+    try:
+        yield
+    except UsageError as error:
+        name = segment.collection.name
+        raise RepairRefused(f"{root}: nothing was changed: {name}: {error}") from error
 
 
 def _build(

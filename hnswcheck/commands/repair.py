@@ -143,4 +143,6 @@ def _function(name: str | None) -> Embed | None:
         found: Embed = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"--reembed {name}: {error}") from error
+    except Exception as error:  # it is the user's own code
+        raise UsageError(f"--reembed {name}: {error!r}") from error
     return found
