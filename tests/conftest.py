@@ -47,9 +47,12 @@ def tracer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workers(tracer: Path) -> Iterator[ProcessPoolExecutor]:
+def workers(
+    tracer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessPoolExecutor]:
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, spawn, prepare_worker) as pool:
+    scratch = tmp_path_factory.mktemp("scratch")
+    with ProcessPoolExecutor(WORKERS, spawn, prepare_worker, (scratch,)) as pool:
         if pool.submit(may_trace, tracer).result():
             yield pool
         else:

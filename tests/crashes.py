@@ -62,8 +62,13 @@ def can_fail(tracer: Path) -> bool:
     return bool(ctypes.CDLL(os.fspath(tracer)).can_fail())
 
 
-def prepare_worker() -> None:
-    """No time is spent on others: nobody here writes to the stores, or has them open."""
+def prepare_worker(scratch: Path) -> None:
+    """No time is spent on others: nobody here writes to the stores, or has them open.
+
+    Args:
+        scratch: for what is left in $TMPDIR by those who are killed.
+    """
+    os.environ["TMPDIR"] = str(scratch)
     view.JOURNAL_SECONDS = 0.02
     view.CLOCK_TICK_NS = 10_000_000
     vars(sys.modules["hnswcheck.audit"])["REST_SECONDS"] = 0.0  # hidden by the function

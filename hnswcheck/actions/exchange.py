@@ -15,7 +15,7 @@ import numpy as np
 from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
 from hnswcheck.actions.hold import hold_unchanged, reading, states_if_quiet
 from hnswcheck.actions.index_settings import IndexSettings, estimate
-from hnswcheck.actions.journal import Step, is_unfinished, perform, remove_rebuilt
+from hnswcheck.actions.journal import Step, is_unfinished, perform
 from hnswcheck.actions.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.actions.rebuild import build_segment
 from hnswcheck.actions.salvage import Salvage
@@ -36,6 +36,8 @@ from hnswcheck.target import Target, read_targets
 
 #: Documents that are embedded at a time.
 BATCH = 256
+#: What the swap needs on disk besides the index: journals, a manifest, blocks that are not full.
+SWAP_BYTES = 1 << 18
 
 
 def exchange(
@@ -108,6 +110,7 @@ def _build(
         settings = _settings(schema, target, found, view.database)
         ids = found.records.ids.take(chosen)
         _, needed = estimate(len(chosen), settings.dimension, settings.m, int(ids.lengths.sum()))
+        needed += SWAP_BYTES
         free = free_bytes(root)
         if needed > free:
             text = f"the new index needs {needed:,} bytes of disk, and {free:,} are free"
@@ -262,7 +265,9 @@ def _verify(root: Path, segment: SegmentRepair, step: Step, wait: float) -> None
     back = Step(step.segment, moves, step.after, step.before, removes=step.adds)
     with hold_unchanged(root, (), states_if_quiet(root, ()), wait) as held:
         perform(held, "repair", [back], {})
-    remove_rebuilt(root)
+    for source, _ in step.moves:
+        if source != step.segment:
+            shutil.rmtree(root / source)
     raise RepairFailed(
         f"{root}: the rebuilt index of {segment.collection.name} was not consistent ({problem});"
         " the store is as it was"
