@@ -96,9 +96,8 @@ def survey(path: str | os.PathLike[str]) -> tuple[tuple[Manifest, ...], tuple[st
                 found.append(read_manifest(root / (state.name + MANIFEST)))
             except StoreUnreadable as error:
                 problems.append(str(error))
-    return tuple(sorted(found, key=lambda manifest: (manifest.time, manifest.folder))), tuple(
-        problems
-    )
+    found.sort(key=lambda manifest: (manifest.time, len(manifest.folder), manifest.folder))
+    return tuple(found), tuple(problems)
 
 
 def restore(
