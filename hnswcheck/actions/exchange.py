@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +13,8 @@ from hnswcheck.actions.choices import SegmentRepair
 from hnswcheck.actions.chroma import NotAsked, problem_in_chroma
 from hnswcheck.actions.embedding import Embedded
 from hnswcheck.actions.hold import Held, hold, hold_unchanged, reading, states_if_quiet
-from hnswcheck.actions.journal import Step, is_unfinished, perform, recover, remove_rebuilt
-from hnswcheck.actions.make import Made, make
+from hnswcheck.actions.journal import Step, is_unfinished, perform, recover
+from hnswcheck.actions.make import Made, discard, make
 from hnswcheck.actions.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.actions.sample import Sample
 from hnswcheck.actions.verify import Verification, Verify
@@ -28,11 +28,8 @@ from hnswcheck.apart import Progress
 from hnswcheck.audit import Question, examine
 from hnswcheck.disk.names import DROPPED, MANIFEST
 from hnswcheck.disk.view import States, list_directory
-from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused
+from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, UsageError
 from hnswcheck.report import Level, StoreReport
-
-#: Vectors that are handed on at a time.
-CHUNK = 1 << 12
 
 
 def exchange(
@@ -57,15 +54,21 @@ def exchange(
         HnswcheckError: nothing was changed.
     """
     now, sample = datetime.now(UTC), Sample()
-    with _no_remains(root):
-        with reading(root):
+    made, begun = Made(None, None), False
+    try:
+        with reading(root), _refusing(root, segment):
             made = make(root, segment, embedded, now, progress, sample)
         stays = segment.mend is not None and not segment.mend.changes_files
         old = root / segment.segment
         files = file_prints(old, progress) if list_directory(old) and not stays else ()
         with hold_unchanged(root, folders, states, wait) as held:
             step, manifests = _step(held, segment, made, now, files)
+            begun = True
             perform(held, "repair", [step], manifests)
+    except BaseException:
+        if not (begun and is_unfinished(root)):  # else it is still needed
+            discard(root, made.names)  # and nothing else: that is another repair's
+        raise
     replaced = step.adds[0].removesuffix(MANIFEST) if step.adds else None
     verified, not_asked = _verify(root, segment, step, wait, how, sample)
     if step.drops:
@@ -82,15 +85,13 @@ def exchange(
 
 
 @contextmanager
-def _no_remains(root: Path) -> Iterator[None]:
-    """What was made goes if it does not take its place."""
+def _refusing(root: Path, segment: SegmentRepair) -> Iterator[None]:
+    """What no index can be built for is the store's fault, not the caller's."""
     try:
         yield
-    except BaseException:
-        with suppress(OSError):
-            if not is_unfinished(root):  # else the journal still needs it
-                remove_rebuilt(root)
-        raise
+    except UsageError as error:
+        name = segment.collection.name
+        raise RepairRefused(f"{root}: nothing was changed: {name}: {error}") from error
 
 
 def _step(
@@ -195,7 +196,7 @@ def _take_back(root: Path, step: Step, wait: float) -> None:
     back = Step(step.segment, moves, changes, removes=step.adds)
     with hold_unchanged(root, (), states_if_quiet(root, ()), wait) as held:
         perform(held, "repair", [back], {})
-    remove_rebuilt(root)
+    discard(root, (source for source, _ in step.moves if source != step.segment))
 
 
 def _problem(store: StoreReport, segment: SegmentRepair) -> str:

@@ -115,7 +115,7 @@ def perform(
     if any(step.drops for step in steps):
         return
     with _failing(f"{held.root}: done, but {JOURNAL} could not be removed"):
-        _clean_up(held.root, steps)
+        _clean_up_whole(held.root, steps)
 
 
 def recover(held: Held) -> list[str]:
@@ -247,6 +247,8 @@ def _taken_back(held: Held, steps: Sequence[Step]) -> Iterator[None]:
                 _take_back(held.root, steps)
                 _clean_up(held.root, ())
                 _remove(held.root / DRAFT)
+            elif not isinstance(error, (OSError, sqlite3.Error)):
+                _clean_up(held.root, steps)
         except (OSError, sqlite3.Error) as second:
             raise ActionFailed(
                 f"{held.root}: stopped half way ({_why(error)}) and could not go back ({second});"
@@ -285,6 +287,17 @@ def _clean_up(root: Path, done: Sequence[Step]) -> None:
     sync_directory(root)
     _remove(root / JOURNAL)
     sync_directory(root)
+
+
+def _clean_up_whole(root: Path, done: Sequence[Step]) -> None:
+    """The same, even where a signal comes."""
+    try:
+        _clean_up(root, done)
+    except OSError:
+        raise
+    except BaseException:
+        _clean_up(root, done)
+        raise
 
 
 def _remove(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +36,8 @@ from hnswcheck.target import Target, read_targets
 
 #: Vectors that are handed on at a time.
 CHUNK = 1 << 12
+#: What the swap needs on disk besides the index: journals, a manifest, blocks that are not full.
+SWAP_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,20 @@ class Made:
     folder: str | None
     start: int | None
     lines: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.folder, self.lines) if name)
+
+
+def discard(root: Path, names: Iterable[str]) -> None:
+    """Remove what was made and is of no use; what cannot be removed stays for the next action."""
+    for name in names:
+        with suppress(OSError):
+            if (root / name).is_dir():
+                shutil.rmtree(root / name)
+            else:
+                (root / name).unlink(missing_ok=True)
 
 
 def make(
@@ -79,11 +97,16 @@ def make(
         made = _build(root, name, segment, embedded, view, schema, progress, sample)
         if not len(segment.drop):
             return made
-        lines = root / (name + SCRATCH)
-        with refusals(lines), new_file(lines) as file:
-            for page in rows_of(found, segment.drop, view.database):
-                file.writelines(row.to_json().encode() for row in page)
-        return replace(made, lines=lines.name)
+        made = replace(made, lines=name + SCRATCH)
+        try:
+            lines = root / (name + SCRATCH)
+            with refusals(lines), new_file(lines) as file:
+                for page in rows_of(found, segment.drop, view.database):
+                    file.writelines(row.to_json().encode() for row in page)
+        except BaseException:
+            discard(root, made.names)
+            raise
+        return made
 
 
 def _copy(
@@ -138,6 +161,7 @@ def _build(
 
 def _check_space(root: Path, needed: int) -> None:
     free = free_bytes(root)
+    needed += SWAP_BYTES
     if needed > free:
         text = f"the new index needs {needed:,} bytes of disk, and {free:,} are free"
         raise RepairRefused(f"{root}: {text}; nothing was changed")

@@ -162,24 +162,28 @@ def _engine() -> _Engine:
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make a new folder, which goes again where the work in it fails."""
-    with refusals(folder):
-        folder.mkdir()
+    free = not os.path.lexists(folder)
     try:
+        with refusals(folder):
+            folder.mkdir()
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if free:  # a signal may come before mkdir() has returned
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 @contextmanager
 def _scratch_file(path: Path) -> Iterator[None]:
-    with refusals(path):
-        path.open("xb").close()
+    free = not os.path.lexists(path)
     try:
+        with refusals(path):
+            path.open("xb").close()
         yield
     finally:
-        with refusals(path):
-            path.unlink(missing_ok=True)
+        if free:
+            with refusals(path):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from hnswcheck.actions.decide import decide, is_too_long
 from hnswcheck.actions.embedder import BATCH, Embed, Embedding, Own
 from hnswcheck.actions.embedding import Embedded, embedded
 from hnswcheck.actions.exchange import exchange
-from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
+from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet, take_in_wal
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
 from hnswcheck.actions.rebuild import check_engine
 from hnswcheck.actions.verify import Verification, Verify, how_to_verify, wanted
@@ -27,7 +27,7 @@ from hnswcheck.audit import Question, examine, naming
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
-from hnswcheck.errors import RepairFailed, RepairRefused
+from hnswcheck.errors import RepairFailed, RepairRefused, StoreChanged
 from hnswcheck.report import Level, Report
 from hnswcheck.target import read_targets
 
@@ -210,6 +210,21 @@ def _plan(question: Question, choices: Choices) -> Plan:
     return Plan(planned, folders, before if before == now else None)
 
 
+def _same_again(plan: Plan, choices: Choices) -> Plan:
+    """The same plan with the states of now.
+
+    Raises:
+        StoreChanged: it is not the same.
+    """
+    root = plan.report.path
+    damaged = tuple(segment.collection.id for segment in plan.report.segments)
+    with naming(root), reading(root):
+        again = _plan(Question(root, Level.STANDARD, damaged), choices)
+    if again.report.to_dict()["segments"] != plan.report.to_dict()["segments"]:
+        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was changed")
+    return replace(again, report=replace(plan.report, segments=again.report.segments))
+
+
 def _exchange(
     root: Path,
     segment: SegmentRepair,
@@ -238,6 +253,9 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         raise RepairRefused(f"{report.path}: nothing was changed: {said}")
     if not report.segments:
         return replace(report, after=report.before)
+    if take_in_wal(report.path, plan.states, wait):
+        plan = _same_again(plan, choices)
+        report = plan.report
     how = how_to_verify(report.path, plan.verify, report.segments)
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
