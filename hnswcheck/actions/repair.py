@@ -146,7 +146,7 @@ def repair(
         batch: documents that it gets at a time.
         dry_run: only say what would be done; writes nothing.
         wait: seconds to wait for other processes to leave the store.
-        progress: called as documents are embedded and vectors are indexed.
+        progress: called as the store is read, documents are embedded and vectors are indexed.
         verify: what has to be content with a new index, else the old one comes back: "audit", at
             level deep; "engine", chromadb, too, which reads, searches and writes a copy of the
             collection in a process of its own; "none", nothing. By default the engine, if this
@@ -163,7 +163,9 @@ def repair(
     """
     wish = None if embed is None else Embedding.of(embed, batch)
     choices = Choices.of(accept, leave_unindexed, wish, drop_records)
-    plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait, verify=verify)
+    plan = plan_repair(
+        path, collections, choices, dry_run=dry_run, wait=wait, verify=verify, progress=progress
+    )
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
 
@@ -175,6 +177,7 @@ def plan_repair(
     dry_run: bool,
     wait: float,
     verify: str | None = None,
+    progress: Progress = silent,
 ) -> Plan:
     """The first half of :func:`repair`; unless ``dry_run``, what was left is finished first."""
     chosen = wanted(verify)
@@ -183,15 +186,15 @@ def plan_repair(
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
         with reading(root):
-            plan = _plan(question, choices)
+            plan = _plan(question, choices, progress)
     return replace(plan, report=replace(plan.report, finished=finished), verify=chosen)
 
 
-def _plan(question: Question, choices: Choices) -> Plan:
+def _plan(question: Question, choices: Choices, progress: Progress = silent) -> Plan:
     root = question.directory
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
-    store = examine(question)
+    store = examine(question, progress)
     damaged = {s.collection.id: s for s in store.segments if s.is_damaged or is_too_long(s)}
     if any(found.id == OF_SQLITE for found in store.findings):
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")

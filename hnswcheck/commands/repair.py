@@ -131,15 +131,15 @@ def repair(
 
     Finds for every record the best source of its vector and proves that it is the record's own;
     builds a new index, or mends a copy of the old one where that is enough, and puts it in the
-    place of the damaged one, which is kept: restore undoes the repair. Building needs the extra:
-    pip install 'hnswcheck[repair]'.
+    place of the damaged one, which is kept: restore undoes the repair. Building needs hnswlib,
+    which the extra "repair" of hnswcheck installs.
     """
     choices = Choices.of(
         accept or (), leave_unindexed, _embedding(reembed, batch_size), drop_records
     )
-    with shown(not quiet):
+    with shown(not quiet) as progress:
         made = repairing.plan_repair(
-            path, collection, choices, dry_run=plan, wait=wait, verify=verify
+            path, collection, choices, dry_run=plan, wait=wait, verify=verify, progress=progress
         )
     report = made.report
     if not plan and report.segments and not report.refused:
