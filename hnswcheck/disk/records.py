@@ -41,25 +41,33 @@ def read_records(database: Database, segment: str) -> Records:
     Raises:
         SqliteDamaged: a value is none that Chroma writes.
     """
-    ids: list[bytes] = []
-    rowids: list[int] = []
-    seq_ids: list[int] = []
-    last = -1 << 63
+    ids: list[Strings] = []
+    rowids: list[Ints] = []
+    seq_ids: list[Ints] = []
+    last = b""
     while True:
+        # In the order of the table's index: in that of rowids sqlite would sort them for each page.
         page = database.rows(
-            "SELECT id, seq_id, embedding_id FROM embeddings"
-            " WHERE id > ? AND segment_id = CAST(? AS TEXT) ORDER BY id LIMIT ?",
-            (last, segment.encode(), PAGE_RECORDS),
+            "SELECT id, seq_id, embedding_id FROM embeddings WHERE segment_id = CAST(? AS TEXT)"
+            f" AND embedding_id {'>' if ids else '>='} CAST(? AS TEXT)"
+            " ORDER BY embedding_id LIMIT ?",
+            (segment.encode(), last, PAGE_RECORDS),
         )
-        for rowid, seq_id, record in page:
-            last = integer(rowid, "embeddings.id")
-            if not isinstance(record, bytes):
-                raise SqliteDamaged("embeddings.embedding_id is no text")
-            rowids.append(last)
-            seq_ids.append(seq_id_number(seq_id))
-            ids.append(record)
+        names = [record for _, _, record in page if isinstance(record, bytes)]
+        if len(names) < len(page):
+            raise SqliteDamaged("embeddings.embedding_id is no text")
+        ids.append(Strings.of(names))
+        rowids.append(np.array([integer(rowid, "embeddings.id") for rowid, _, _ in page], np.int64))
+        seq_ids.append(np.array([seq_id_number(seq_id) for _, seq_id, _ in page], np.int64))
         if len(page) < PAGE_RECORDS:
-            return Records(Strings.of(ids), np.array(rowids, np.int64), np.array(seq_ids, np.int64))
+            break
+        last = names[-1]
+    order = np.argsort(np.concatenate(rowids))
+    return Records(
+        Strings.concatenated(ids).take(order),
+        np.concatenate(rowids)[order],
+        np.concatenate(seq_ids)[order],
+    )
 
 
 def accounted(database: Database) -> int:
