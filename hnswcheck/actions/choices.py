@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hnswcheck.actions.salvage import Salvage
 from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import Salvage
 from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.text import text
 from hnswcheck.errors import UsageError

@@ -15,20 +15,21 @@ from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
 from hnswcheck.actions.hold import hold_unchanged, reading, states_if_quiet
 from hnswcheck.actions.index_settings import IndexSettings, estimate
 from hnswcheck.actions.journal import Step, is_unfinished, perform, remove_rebuilt
-from hnswcheck.actions.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.actions.rebuild import build_segment
-from hnswcheck.actions.salvage import Salvage
-from hnswcheck.actions.watermark import WatermarkRow, read_watermark
+from hnswcheck.actions.watermark import read_watermark
 from hnswcheck.apart import Progress
 from hnswcheck.audit import Question, examine
+from hnswcheck.checks.salvage import Salvage
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.disk.catalog import Schema, read_collections, read_schema
 from hnswcheck.disk.database import Database
+from hnswcheck.disk.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.disk.names import MANIFEST, SCRATCH
 from hnswcheck.disk.records import read_documents
 from hnswcheck.disk.settings import read_declared_settings
 from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.view import States, free_bytes, list_directory, open_store
+from hnswcheck.disk.watermark import WatermarkRow
 from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused
 from hnswcheck.report import Level, StoreReport
 from hnswcheck.target import Target, read_targets

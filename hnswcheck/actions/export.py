@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.actions.salvage import NOWHERE, Salvage, salvage
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import NOWHERE, Salvage, salvage
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import DATABASE, Database
 from hnswcheck.disk.records import PAGE_DOCUMENTS, read_metadata

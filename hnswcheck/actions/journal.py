@@ -23,16 +23,11 @@ from typing import Any, Literal, get_args
 
 from hnswcheck.actions.durable import sync_directory, write_durably
 from hnswcheck.actions.hold import Held
-from hnswcheck.actions.watermark import (
-    WatermarkRow,
-    read_watermark,
-    same_watermark,
-    watermark_from_json,
-    write_watermark,
-)
+from hnswcheck.actions.watermark import read_watermark, write_watermark
 from hnswcheck.disk.names import JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import list_directory, look_at
+from hnswcheck.disk.watermark import WatermarkRow, same_watermark, watermark_from_json
 from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
 
 SCHEMA_ID = "hnswcheck.journal/1"

@@ -1,6 +1,6 @@
 """Make a broken collection whole from every vector that still exists.
 
-A new index is built beside the old folder from what :mod:`hnswcheck.actions.salvage` found, takes
+A new index is built beside the old folder from what :mod:`hnswcheck.checks.salvage` found, takes
 its place under the same journal that a quarantine uses, and is audited there. The old folder
 becomes a quarantined one, so that a restore undoes the repair.
 """
@@ -19,10 +19,10 @@ from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
 from hnswcheck.actions.exchange import exchange
 from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
-from hnswcheck.actions.salvage import salvage
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import salvage
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.records import read_documents

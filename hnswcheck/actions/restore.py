@@ -10,7 +10,6 @@ from pathlib import Path
 from hnswcheck.actions.balance import balance_with
 from hnswcheck.actions.hold import hold_unchanged, segment_folders, states_if_quiet
 from hnswcheck.actions.journal import Step, perform
-from hnswcheck.actions.manifest import Manifest, as_text, file_prints, free_name, read_manifest
 from hnswcheck.actions.quarantine import settle
 from hnswcheck.actions.watermark import read_watermark
 from hnswcheck.apart import Progress, alone, silent
@@ -25,6 +24,7 @@ from hnswcheck.disk.catalog import (
     watermark,
 )
 from hnswcheck.disk.database import DATABASE, Database
+from hnswcheck.disk.manifest import Manifest, as_text, file_prints, free_name, read_manifest
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.segment import peek_id_map
 from hnswcheck.disk.strings import find

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.actions.manifest import Manifest, read_manifest
-from hnswcheck.actions.remains import Folder, better_half, faulty_vectors, open_remains
 from hnswcheck.checks.elements import place
 from hnswcheck.checks.ledger import check_rows, check_watermark
 from hnswcheck.checks.order import Order, possible_orders, proven_order
@@ -24,12 +22,14 @@ from hnswcheck.checks.proof import (
     judge_folder,
     read_log,
 )
+from hnswcheck.checks.remains import Folder, better_half, faulty_vectors, open_remains
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.vectors import Floats, differs, rows_in_index
 from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels
+from hnswcheck.disk.manifest import Manifest, read_manifest
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.records import Records, accounted, read_records
 from hnswcheck.disk.settings import DeclaredSettings
