@@ -18,7 +18,6 @@ from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import DATABASE, Database
 from hnswcheck.disk.records import PAGE_DOCUMENTS, read_metadata
 from hnswcheck.disk.scratch import scratch_directory
-from hnswcheck.disk.settings import read_declared_settings
 from hnswcheck.disk.text import text
 from hnswcheck.disk.view import open_store
 from hnswcheck.errors import ActionFailed, RepairRefused, UsageError
@@ -84,9 +83,7 @@ def _export(question: Question, output: Path, progress: Progress = silent) -> Ex
         if collection.vector is None or collection.metadata is None:
             raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")
         (target,) = read_targets(view, [collection], schema, with_ids=True)
-        settings = read_declared_settings(view.database, schema, collection)
-        balanced = report.ledger.missing == 0 and report.ledger.phantom == 0
-        result = salvage(view.database, target, settings, balanced)
+        result = salvage(view.database, target)
         vectors, lines = (Path(f"{output}{suffix}") for suffix in (VECTORS, LINES))
         try:
             _write_vectors(vectors, result, view.database, collection.dimension or 0)

@@ -26,7 +26,6 @@ from hnswcheck.checks.salvage import salvage
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.records import read_documents
-from hnswcheck.disk.settings import DeclaredSettings, read_declared_settings
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
 from hnswcheck.errors import RepairRefused
@@ -169,8 +168,7 @@ def _plan(question: Question, choices: Choices) -> Plan:
             wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
             for target in read_targets(view, wanted, schema, with_ids=True):
                 report = damaged[target.collection.id]
-                settings = read_declared_settings(view.database, schema, target.collection)
-                segments.append(_decide(view.database, target, report, settings, choices))
+                segments.append(_decide(view.database, target, report, choices))
     now = states_if_quiet(root, folders)
     planned = RepairReport(root, Report((store,)), tuple(segments))
     return Plan(planned, folders, before if before == now else None)
@@ -180,7 +178,6 @@ def _decide(
     database: Database,
     target: Target,
     report: SegmentReport,
-    settings: DeclaredSettings,
     choices: Choices,
 ) -> SegmentRepair:
     none = np.zeros(0, np.int64)
@@ -188,9 +185,8 @@ def _decide(
     decided = SegmentRepair(
         report.collection, vector, report.status, report.error_ids, None, none, none, none
     )
-    balanced = report.ledger.missing == 0 and report.ledger.phantom == 0
     try:
-        found = salvage(database, target, settings, balanced)
+        found = salvage(database, target)
     except RepairRefused as error:
         return replace(decided, refused=str(error))
     good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])

@@ -138,6 +138,8 @@ class FolderProof:
         strangers: it names ids that neither sqlite nor the log knows: deleted since, or, where the
             folder is newer than sqlite, not made yet.
         mixed: elements or labels of several histories.
+        whole_account: id map, header and elements count the same labels, so that they are of one
+            moment; or, where the elements are fewer, of one history.
         moment: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
         inferred: whose element is whose was only inferred.
@@ -151,6 +153,7 @@ class FolderProof:
     whole_map: bool
     strangers: bool
     mixed: bool
+    whole_account: bool
     moment: int | None
     covered: bool
     inferred: bool = False
@@ -169,21 +172,58 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
         grades[there & (current | folder.covered)] = Grade.PROVEN
     else:
         grades[there] = Grade.UNCONFIRMED
-        # The folder is older than every record that it lacks ...
-        later = records.seq_ids[~folder.mapped] if folder.whole_map else np.zeros(0, np.int64)
-        if folder.strangers and not len(later):  # or it is newer than sqlite
+        # The folder is older than every record that was made after it ...
+        lacking = ~folder.mapped & folder.whole_map
+        later = lacking & ~begun_anew(folder.mapped, records)
+        if folder.strangers and not later.any():  # or it is newer than sqlite
             return grades
-        before = int(later.min()) if len(later) else NEVER
+        before = int(made_by(records)[later].min(initial=NEVER))
         # ... and no older than any that it has. In one history.
-        after = int(log.made[there].max(initial=0))
+        after = int(made_from(records, log)[there].max(initial=0))
         if after >= before:
             grades[there] = Grade.SUSPECT
             return grades
         grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
         made_only = (log.made > 0) & (log.made == records.seq_ids)
-        grades[there & ((records.seq_ids <= after) | made_only)] = Grade.PROVEN
+        certain = after if folder.whole_account else int(log.made[there].max(initial=0))
+        grades[there & ((records.seq_ids <= certain) | made_only)] = Grade.PROVEN
     grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
     if folder.inferred:
         grades[grades == Grade.PROVEN] = Grade.INFERRED
     grades[there & folder.tombstoned] = Grade.SUSPECT
     return grades
+
+
+def made_from(records: Records, log: LogProof) -> Ints:
+    """int64 (n,): the operation that made each record is this one or a later one.
+
+    It came after those that made the rows before it; and the row with number n is not made before
+    operation n, as each operation makes one row at most.
+    """
+    numbered = bool((records.rowids <= records.seq_ids).all())  # else somebody else made rows
+    floor = np.maximum(log.made, records.rowids) if numbered else log.made
+    return np.maximum.accumulate(floor)
+
+
+def made_by(records: Records) -> Ints:
+    """int64 (n,): the operation that made each record is this one or an earlier one.
+
+    It came no later than the last one on any record that was made after it.
+    """
+    return np.minimum.accumulate(records.seq_ids[::-1])[::-1]
+
+
+def begun_anew(mapped: Flags, records: Records) -> Flags:
+    """bool (n,): records that an index lacks because it was begun after they were made.
+
+    None if that is not so: whatever it has, was written after all these had been made, and some of
+    it was made after them.
+
+    Args:
+        mapped: bool (n,): the records that the index has.
+    """
+    newest = int(np.flatnonzero(mapped)[-1]) if mapped.any() else 0
+    older = ~mapped & (np.arange(len(mapped)) < newest)
+    if older.any() and made_by(records)[older].max() >= records.seq_ids[mapped].min():
+        return np.zeros(len(mapped), bool)
+    return older

@@ -10,15 +10,20 @@ import numpy as np
 from hnswcheck.checks.vectors import Floats, VectorFaults
 from hnswcheck.disk.catalog import Collection
 from hnswcheck.disk.header import Header, shaped
-from hnswcheck.disk.idmap import IdMap
+from hnswcheck.disk.idmap import IdMap, Pairs
 from hnswcheck.disk.level0 import Elements, read_vectors
-from hnswcheck.disk.segment import LEVEL0, SegmentFolder, open_segment
+from hnswcheck.disk.segment import LENGTH, LEVEL0, SegmentFolder, open_segment
 from hnswcheck.disk.settings import DEFAULT_M, DeclaredSettings
 from hnswcheck.disk.strings import Flags, Ints
-from hnswcheck.errors import StoreUnreadable
+from hnswcheck.disk.view import unreadable
 
+NONE = np.zeros(0, np.int64)
 #: Of so many labels per element at most every other one was deleted and purged.
-PLAUSIBLE_LABELS = 1 << 10
+LIKELY = 1 << 10
+#: A file that takes so much less space than it is long is a hole.
+MOST_BYTES, MOST_COMPRESSED = 1 << 28, 32
+#: A loss of power leaves whole ones.
+SECTOR = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,9 @@ class Folder:
         header: its own, or one that fits the elements.
         norms: float32 (held,): of the elements, under cosine.
         known_norms: so many of them are there; the others count as 1, which cosine does not see.
+        lacking: so many elements more are in the header's count.
+        beyond: it has more elements than its header counts, so that that is older.
+        torn: data_level0.bin ends where neither an older one would, nor what a loss of power left.
     """
 
     path: Path
@@ -36,6 +44,9 @@ class Folder:
     elements: Elements
     norms: Floats | None
     known_norms: int
+    lacking: int
+    beyond: bool
+    torn: bool
 
     def vectors(self, elements: Ints) -> Floats:
         """float32 (k, dimension): vectors of some elements, as they were added."""
@@ -46,33 +57,60 @@ class Folder:
 def open_remains(
     path: Path, collection: Collection, settings: DeclaredSettings
 ) -> tuple[Folder, IdMap | None] | None:
-    """A folder and what is left of its id map; None where no element can be read.
+    """A folder and what is left of its id map; None where it has no element that can be read.
 
     Args:
         settings: for an index whose header is gone.
+
+    Raises:
+        StoreUnreadable: the operating system will not let us.
+        StoreChanged: a file became shorter meanwhile.
     """
     dimension, space = collection.dimension, collection.space
     assert dimension is not None
-    try:
-        segment = open_segment(path)
-        if segment.irregular:
-            return None
-        if segment.header is None and LEVEL0 in segment.states:
-            segment = _with_guessed_header(segment, dimension, settings)
-        id_map = segment.read_id_map()
-        elements = segment.read_elements()
-    except StoreUnreadable:
+    segment = open_segment(path)
+    if segment.irregular or LEVEL0 not in segment.states:
         return None
+    if segment.header is None:
+        segment = _with_guessed_header(segment, dimension, settings)
+    id_map = segment.read_id_map()
     header = segment.header
-    if header is None or elements is None or header.dimension != dimension:
+    if header is None or header.dimension != dimension:
         return None
-    used = int(np.flatnonzero(elements.labels)[-1]) + 1 if elements.labels.any() else 0
-    if used < len(elements.labels):  # labels begin at 1: room for elements, which nobody used
-        header = replace(header, cur_element_count=used)
-        segment = replace(segment, header=header)
-        elements = Elements(elements.labels[:used], elements.tombstoned[:used])
-    norms, known = segment.read_norms() if space == "cosine" else (None, 0)
-    return Folder(path, header, elements, norms, known), id_map
+    counted, size = header.count, segment.states[LEVEL0].size
+    segment, elements, beyond = _used(segment, header, id_map)
+    try:
+        norms, known = segment.read_norms() if space == "cosine" else (None, 0)
+    except OSError as error:
+        raise unreadable(path / LENGTH, error) from error
+    lacking = max(0, counted - len(elements.labels))
+    torn = counted * header.stride > size and bool(size % header.stride and size % SECTOR)
+    assert segment.header
+    return Folder(path, segment.header, elements, norms, known, lacking, beyond, torn), id_map
+
+
+def _used(
+    segment: SegmentFolder, header: Header, id_map: IdMap | None
+) -> tuple[SegmentFolder, Elements, bool]:
+    """The elements that were ever used, the segment with a header that counts these, and whether
+    they are more than its own counts.
+
+    Labels begin at 1: without one, it is room for an element. If the id map counts more than the
+    header, and all their labels are there, the header is wrong.
+    """
+    total = (id_map.total_elements_added if id_map else None) or 0
+    count = max(header.count, total) + 1
+    elements = replace(segment, header=replace(header, cur_element_count=count)).read_elements()
+    assert elements is not None
+    labels = elements.labels
+    held = min(header.count, len(labels))
+    used = int(np.flatnonzero(labels[:held])[-1]) + 1 if labels[:held].any() else 0
+    if held < total <= len(labels):
+        every = np.arange(1, total + 1, dtype=np.uint64)
+        used = total if np.array_equal(np.sort(labels[:total]), every) else used
+    segment = replace(segment, header=replace(header, cur_element_count=used))
+    more = used > header.count or (len(labels) > used and 0 < int(labels[used]) <= LIKELY * used)
+    return segment, Elements(labels[:used], elements.tombstoned[:used]), bool(more)
 
 
 def _with_guessed_header(
@@ -82,7 +120,8 @@ def _with_guessed_header(
 
     Labels are handed out from 1, each once; read at the wrong places they would be anything.
     """
-    size = segment.states[LEVEL0].size
+    state = segment.states[LEVEL0]
+    size = min(state.size, MOST_BYTES + MOST_COMPRESSED * state.allocated)
     for m in dict.fromkeys((settings.m, DEFAULT_M)):
         stride = shaped(dimension, m, settings.ef_construction, 0).stride
         header = shaped(dimension, m, settings.ef_construction, size // stride)
@@ -90,17 +129,25 @@ def _with_guessed_header(
         elements = guess.read_elements()
         labels = elements.labels if elements else np.zeros(0, np.uint64)
         used = int(np.count_nonzero(labels))  # an index has room for more elements at its end
-        if used and not labels[used:].any() and int(labels.max()) <= PLAUSIBLE_LABELS * used:
+        if used and not labels[used:].any() and int(labels.max()) <= LIKELY * used:
             whole = replace(header, cur_element_count=used)
             return replace(guess, header=whole)
     return segment
 
 
 def better_half(id_map: IdMap) -> IdMap:
-    """With the longer of the two maps of a file that is cut or contradicts itself."""
-    if id_map.problem is None or len(id_map.id_to_label.ids) >= len(id_map.label_to_id.ids):
+    """With the longer of the two maps of a file that is cut or contradicts itself.
+
+    One that is cut after the first map lacks nothing.
+    """
+    if id_map.problem is None:
         return id_map
-    return replace(id_map, id_to_label=id_map.label_to_id)
+    nothing = Pairs(id_map.id_to_label.ids.take(NONE), NONE)
+    if id_map.ids_whole:
+        return replace(id_map, label_to_id=nothing, problem=None)
+    if len(id_map.id_to_label.ids) >= len(id_map.label_to_id.ids):
+        return replace(id_map, label_to_id=nothing)
+    return replace(id_map, id_to_label=id_map.label_to_id, label_to_id=nothing)
 
 
 def faulty_vectors(folder: Folder) -> Flags:

@@ -67,6 +67,7 @@ class IdMap:
         total_elements_added: labels ever handed out; None if the file is cut before it.
         max_seq_id: the watermark of 0.4; a leftover elsewhere.
         id_to_label, label_to_id: the two maps, each in the order of the file.
+        ids_whole: id_to_label is, though the file may end after it.
         problem: None for a whole file.
     """
 
@@ -76,6 +77,7 @@ class IdMap:
     max_seq_id: int | None
     id_to_label: Pairs
     label_to_id: Pairs
+    ids_whole: bool
     problem: Problem | None
 
 
@@ -241,6 +243,8 @@ class _Parser:
         bad = [at for at in (bad_first, bad_second, bad_third) if at is not None]
         if bad and (problem is None or min(bad) < problem.offset):
             problem = Problem(Damage.INVALID, min(bad), "a pair that is not an id and a number")
+        cut_later = problem is not None and problem.damage is Damage.TRUNCATED
+        followed = b"id_to_label" in self.maps and next(reversed(self.maps)) != b"id_to_label"
         return IdMap(
             self.shape,
             self.scalars.get(b"dimensionality"),
@@ -248,6 +252,7 @@ class _Parser:
             self.scalars.get(b"max_seq_id"),
             id_to_label,
             label_to_id,
+            problem is None or (cut_later and followed),
             problem,
         )
 

@@ -10,6 +10,7 @@ from hnswcheck.disk.catalog import PAGE_RECORDS, integer
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.strings import Ints, Strings
 from hnswcheck.disk.text import text
+from hnswcheck.disk.wal import is_complete
 from hnswcheck.errors import SqliteDamaged
 
 PAGE_DOCUMENTS = 500
@@ -62,7 +63,25 @@ def read_records(database: Database, segment: str) -> Records:
             return Records(Strings.of(ids), np.array(rowids, np.int64), np.array(seq_ids, np.int64))
 
 
-def accounted(database: Database) -> int:
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the store still knows of its operations.
+
+    Attributes:
+        accounted: nothing up to this operation was updated or deleted, but what the WAL shows.
+        complete: nothing was ever purged from the WAL.
+    """
+
+    accounted: int
+    complete: bool
+
+
+def read_history(database: Database) -> History:
+    """What the whole store still knows; reads both tables once."""
+    return History(_accounted(database), is_complete(database))
+
+
+def _accounted(database: Database) -> int:
     """The largest n such that each of the operations 1 to n is still known to the store.
 
     Known is the last operation on a record that exists, and what the WAL holds. Where that is all,
