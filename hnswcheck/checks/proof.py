@@ -65,6 +65,7 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
     An add of an id that exists has no effect, so an add counts for sure only where the id is known
     not to have been there: the log was never purged; or it was the last operation on the record,
     and sqlite took it; or a record that was made earlier was made by a row of this log already.
+    It had none where the last operation on the record was before it.
 
     Args:
         rows: all that the log has of the collection, in order.
@@ -88,6 +89,8 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
             place = at.get(row.id)
             fresh = complete or (place is not None and int(records.rowids[place]) >= since_log)
             history = histories[row.id] = _History(False if fresh else None)
+            if place is not None and int(records.seq_ids[place]) < row.seq_id:
+                history.exists = True
         _follow(history, row)
     seq_ids, made = np.zeros(len(records.ids), np.int64), np.zeros(len(records.ids), np.int64)
     grades: Grades = np.zeros(len(records.ids), np.uint8)
@@ -197,20 +200,22 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
 def made_from(records: Records, log: LogProof) -> Ints:
     """int64 (n,): the operation that made each record is this one or a later one.
 
-    It came after those that made the rows before it; and the row with number n is not made before
-    operation n, as each operation makes one row at most.
+    Each operation makes one row at most: so it came as many operations after those that made the
+    rows before, and the row with number n was not made before operation n.
     """
+    place = np.arange(len(records.rowids))
     numbered = bool((records.rowids <= records.seq_ids).all())  # else somebody else made rows
     floor = np.maximum(log.made, records.rowids) if numbered else log.made
-    return np.maximum.accumulate(floor)
+    return np.maximum.accumulate(floor - place) + place
 
 
 def made_by(records: Records) -> Ints:
     """int64 (n,): the operation that made each record is this one or an earlier one.
 
-    It came no later than the last one on any record that was made after it.
+    It came as many operations before the last one on any record that was made after it.
     """
-    return np.minimum.accumulate(records.seq_ids[::-1])[::-1]
+    place = np.arange(len(records.rowids))
+    return np.minimum.accumulate((records.seq_ids - place)[::-1])[::-1] + place
 
 
 def begun_anew(mapped: Flags, records: Records) -> Flags:

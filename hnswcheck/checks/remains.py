@@ -11,6 +11,7 @@ from hnswcheck.checks.vectors import Floats, VectorFaults
 from hnswcheck.disk.catalog import Collection
 from hnswcheck.disk.header import Header, shaped
 from hnswcheck.disk.idmap import IdMap, Pairs
+from hnswcheck.disk.labels import Labels
 from hnswcheck.disk.level0 import Elements, read_vectors
 from hnswcheck.disk.segment import LENGTH, LEVEL0, SegmentFolder, open_segment
 from hnswcheck.disk.settings import DEFAULT_M, DeclaredSettings
@@ -71,9 +72,9 @@ def open_remains(
     segment = open_segment(path)
     if segment.irregular or LEVEL0 not in segment.states:
         return None
-    if segment.header is None:
-        segment = _with_guessed_header(segment, dimension, settings)
     id_map = segment.read_id_map()
+    if segment.header is None:
+        segment = _with_guessed_header(segment, dimension, settings, id_map)
     header = segment.header
     if header is None or header.dimension != dimension:
         return None
@@ -114,7 +115,7 @@ def _used(
 
 
 def _with_guessed_header(
-    segment: SegmentFolder, dimension: int, settings: DeclaredSettings
+    segment: SegmentFolder, dimension: int, settings: DeclaredSettings, id_map: IdMap | None
 ) -> SegmentFolder:
     """With the header that the collection's settings would give, if the elements bear it out.
 
@@ -122,17 +123,30 @@ def _with_guessed_header(
     """
     state = segment.states[LEVEL0]
     size = min(state.size, MOST_BYTES + MOST_COMPRESSED * state.allocated)
+    total = (id_map.total_elements_added if id_map else None) or size
+    best = segment
     for m in dict.fromkeys((settings.m, DEFAULT_M)):
         stride = shaped(dimension, m, settings.ef_construction, 0).stride
         header = shaped(dimension, m, settings.ef_construction, size // stride)
         guess = replace(segment, header=header, contradictions=())
         elements = guess.read_elements()
-        labels = elements.labels if elements else np.zeros(0, np.uint64)
-        used = int(np.count_nonzero(labels))  # an index has room for more elements at its end
-        if used and not labels[used:].any() and int(labels.max()) <= LIKELY * used:
-            whole = replace(header, cur_element_count=used)
-            return replace(guess, header=whole)
-    return segment
+        used = min(_labelled(elements.labels), total) if elements else 0
+        if used > best.count:
+            best = replace(guess, header=replace(header, cur_element_count=used))
+    return best
+
+
+def _labelled(labels: Labels) -> int:
+    """So many elements at the beginning have labels as an index hands them out.
+
+    0.x writes the whole capacity of an index, and behind its elements whatever memory held.
+    """
+    _, firsts = np.unique(labels, return_index=True)
+    fresh = np.zeros(len(labels), bool)
+    fresh[firsts] = True
+    fits = fresh & (labels > 0) & (labels <= LIKELY * len(labels))
+    used = len(fits) if fits.all() else int(np.argmin(fits))
+    return used if used and int(labels[:used].max()) <= LIKELY * used else 0
 
 
 def better_half(id_map: IdMap) -> IdMap:
