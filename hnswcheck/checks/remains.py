@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,12 +57,12 @@ class Folder:
 
 
 def open_remains(
-    path: Path, collection: Collection, settings: DeclaredSettings
+    path: Path, collection: Collection, settings: Callable[[], DeclaredSettings]
 ) -> tuple[Folder, IdMap | None] | None:
     """A folder and what is left of its id map; None where it has no element that can be read.
 
     Args:
-        settings: for an index whose header is gone.
+        settings: reads them, for an index whose header is gone.
 
     Raises:
         StoreUnreadable: the operating system will not let us.
@@ -74,7 +75,7 @@ def open_remains(
         return None
     id_map = segment.read_id_map()
     if segment.header is None:
-        segment = _with_guessed_header(segment, dimension, settings, id_map)
+        segment = _with_guessed_header(segment, dimension, settings(), id_map)
     header = segment.header
     if header is None or header.dimension != dimension:
         return None

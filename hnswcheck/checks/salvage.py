@@ -113,7 +113,7 @@ def salvage(database: Database, target: Target) -> Salvage:
         if folders and (grades == Grade.PROVEN).all():
             break
         try:
-            opened = open_remains(path, c, target.settings()) if path else None
+            opened = open_remains(path, c, target.settings) if path else None
             if opened is None:
                 continue
             folder, id_map = opened

@@ -37,30 +37,36 @@ class Records:
 
 
 def read_records(database: Database, segment: str) -> Records:
-    """The records of a metadata segment.
+    """The records of a metadata segment; takes as long as these are many, whatever else is there.
 
     Raises:
         SqliteDamaged: a value is none that Chroma writes.
     """
-    ids: list[bytes] = []
-    rowids: list[int] = []
-    seq_ids: list[int] = []
-    last = -1 << 63
+    pages: list[Strings] = []
+    rowids: list[Ints] = []
+    seq_ids: list[Ints] = []
+    key, after = b"", ">="
     while True:
         page = database.rows(
-            "SELECT id, seq_id, embedding_id FROM embeddings"
-            " WHERE id > ? AND segment_id = CAST(? AS TEXT) ORDER BY id LIMIT ?",
-            (last, segment.encode(), PAGE_RECORDS),
+            "SELECT id, seq_id, embedding_id FROM embeddings WHERE segment_id = CAST(? AS TEXT)"
+            f" AND embedding_id {after} CAST(? AS TEXT) ORDER BY embedding_id LIMIT ?",
+            (segment.encode(), key, PAGE_RECORDS),
         )
-        for rowid, seq_id, record in page:
-            last = integer(rowid, "embeddings.id")
-            if not isinstance(record, bytes):
-                raise SqliteDamaged("embeddings.embedding_id is no text")
-            rowids.append(last)
-            seq_ids.append(_number(seq_id))
-            ids.append(record)
+        ids = [id for _, _, id in page if isinstance(id, bytes)]
+        if len(ids) < len(page):
+            raise SqliteDamaged("embeddings.embedding_id is no text")
+        pages.append(Strings.of(ids))
+        rowids.append(np.array([integer(n, "embeddings.id") for n, _, _ in page], np.int64))
+        seq_ids.append(np.array([_number(n) for _, n, _ in page], np.int64))
         if len(page) < PAGE_RECORDS:
-            return Records(Strings.of(ids), np.array(rowids, np.int64), np.array(seq_ids, np.int64))
+            break
+        if ids[-1] <= key:
+            raise SqliteDamaged("the index of table embeddings is out of order")
+        key, after = ids[-1], ">"
+    rows = np.concatenate(rowids)
+    order = np.argsort(rows)
+    strings = Strings.concatenated(pages)
+    return Records(strings.take(order), rows[order], np.concatenate(seq_ids)[order])
 
 
 @dataclass(frozen=True, slots=True)
