@@ -96,9 +96,9 @@ class Worker:
                 return outcome
             if report.refused:
                 outcome.kind = "with flags"
-                report = repair(store, accept=ACCEPTABLE, leave_unindexed=True)
+                report = repair(store, accept=ACCEPTABLE, leave_unindexed=True, verify="audit")
             else:
-                report = repair(store)
+                report = repair(store, verify="audit")  # the engine is asked below, and thoroughly
         except hnswcheck.HnswcheckError as error:
             outcome.kind = type(error).__name__
             return outcome

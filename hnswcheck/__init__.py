@@ -11,6 +11,7 @@ from hnswcheck.audit import audit
 from hnswcheck.errors import (
     ActionFailed,
     EngineMissing,
+    ExtraMissing,
     HnswcheckError,
     NotAChromaStore,
     RepairFailed,
@@ -38,6 +39,7 @@ __all__ = [
     "ActionFailed",
     "EngineMissing",
     "Export",
+    "ExtraMissing",
     "Fate",
     "Finding",
     "HnswcheckError",

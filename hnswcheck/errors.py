@@ -80,10 +80,14 @@ class RepairFailed(HnswcheckError):
     finding = ""
 
 
-class EngineMissing(HnswcheckError):
-    """hnswlib is needed to build an index and not installed."""
+class ExtraMissing(HnswcheckError):
+    """Something is needed that an extra installs, or the user; the message says what."""
 
     finding = ""
+
+
+class EngineMissing(ExtraMissing):
+    """hnswlib is needed to build an index, or chromadb to try it, and cannot be used."""
 
 
 class VectorsNotFinite(HnswcheckError, ValueError):

@@ -1,12 +1,18 @@
-"""Hypothesis profiles; HYPOTHESIS_PROFILE chooses one.
+"""What cuts actions short, and Hypothesis profiles; HYPOTHESIS_PROFILE chooses one.
 
 "ci", the default, draws the same examples every time. "thorough" draws many new ones.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
+import pytest
+from crashes import build_tracer, can_fail, may_trace, prepare_worker
 from hypothesis import HealthCheck, settings
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -27,3 +33,33 @@ settings.register_profile(
     suppress_health_check=SLOW,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+#: Trials mostly sleep: sqlite syncs, and an audit waits for the clock of the files to tick.
+WORKERS = 4
+
+
+@pytest.fixture(scope="module")
+def tracer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = build_tracer(tmp_path_factory.mktemp("tracer"))
+    if library is None:
+        pytest.skip("no C compiler here, or no Linux")
+    return library
+
+
+@pytest.fixture(scope="module")
+def workers(
+    tracer: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ProcessPoolExecutor]:
+    spawn = multiprocessing.get_context("spawn")
+    scratch = tmp_path_factory.mktemp("scratch")
+    with ProcessPoolExecutor(WORKERS, spawn, prepare_worker, (scratch,)) as pool:
+        if pool.submit(may_trace, tracer).result():
+            yield pool
+        else:
+            pytest.skip("ptrace is not permitted here")
+
+
+@pytest.fixture(scope="module")
+def refusing(tracer: Path) -> None:
+    if not can_fail(tracer):
+        pytest.skip("calls can be refused on x86-64 only")

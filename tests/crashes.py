@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,10 @@ DRAFT = "hnswcheck.journal.new"
 SOURCE = Path(__file__).parent / "data" / "tracer.c"
 
 #: Modes of the tracer.
-LOOK, KILL, FAIL_ONCE, FAIL_ON = range(4)
+LOOK, KILL, FAIL_ONCE, FAIL_ON, SIGNAL = range(5)
+
+#: What a call fails with where it is not ENOSPC.
+ERRORS = {"fsync": errno.EIO, "fdatasync": errno.EIO, "unlink": errno.EIO}
 
 #: The end of a folder's name that tells when it was moved.
 MOVED = re.compile(r"(\.quarantined-)\d{8}T\d{6}Z-\d+")
@@ -58,8 +62,13 @@ def can_fail(tracer: Path) -> bool:
     return bool(ctypes.CDLL(os.fspath(tracer)).can_fail())
 
 
-def prepare_worker() -> None:
-    """No time is spent on others: nobody here writes to the stores, or has them open."""
+def prepare_worker(scratch: Path) -> None:
+    """No time is spent on others: nobody here writes to the stores, or has them open.
+
+    Args:
+        scratch: for what is left in $TMPDIR by those who are killed.
+    """
+    os.environ["TMPDIR"] = str(scratch)
     view.JOURNAL_SECONDS = 0.02
     view.CLOCK_TICK_NS = 10_000_000
     vars(sys.modules["hnswcheck.audit"])["REST_SECONDS"] = 0.0  # hidden by the function
@@ -79,10 +88,13 @@ class Action:
     def on(self, store: Path) -> str:
         """Do it; empty, or the error."""
         try:
-            if self.name == "quarantine":
-                hnswcheck.quarantine(store, accept_loss=True)
-            else:
-                hnswcheck.restore(store, self.quarantine)
+            match self.name:
+                case "quarantine":
+                    hnswcheck.quarantine(store, accept_loss=True)
+                case "repair":
+                    hnswcheck.repair(store, verify="audit")
+                case _:
+                    hnswcheck.restore(store, self.quarantine)
         except hnswcheck.HnswcheckError as error:
             return f"{type(error).__name__}: {error}"
         return ""
@@ -146,18 +158,28 @@ def traced(
     return Traced(calls, said, killed)
 
 
+def may_trace(tracer: Path) -> bool:
+    """Whether the system lets a process follow its child."""
+    return traced(tracer, lambda: "traced").said == "traced"
+
+
 def _volunteer(library: ctypes.CDLL) -> None:
     library.volunteer()
     library.mark(ctypes.c_long(1))
 
 
 def _when_to_write(begin: Callable[[], None]) -> Callable[[str, tuple[object, ...]], None]:
-    """Begin when a database is opened for writing: nothing changes before, as LOOK sees."""
+    """Begin when a database is opened for writing, or a new index is begun.
+
+    Nothing changes before, as LOOK sees.
+    """
     begun = False
 
     def hear(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal begun
-        if event == "sqlite3.connect" and "mode=rw" in str(arguments[0]) and not begun:
+        locks = event == "sqlite3.connect" and "mode=rw" in str(arguments[0])
+        builds = event == "os.mkdir" and ".rebuilt-" in str(arguments[0])
+        if (locks or builds) and not begun:
             begun = True
             begin()
 
@@ -364,6 +386,47 @@ def _different(one: Mapping[str, object], other: Mapping[str, object]) -> tuple[
     return tuple(sorted(name for name in names if one.get(name) != other.get(name)))
 
 
+def kill_only(case: Case, store: Path, number: int) -> bool:
+    """Kill an action on a copy, and look no further."""
+    return traced(case.tracer, lambda: case.action.on(store), KILL, number).killed
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A case, what its store was and becomes when nothing stops it, and the calls that do it."""
+
+    case: Case
+    before: Essence
+    after: Essence
+    calls: list[Call]
+
+    @property
+    def numbers(self) -> range:
+        return range(1, len(self.calls) + 1)
+
+    def number_of(self, name: str, file: str = "", nth: int = 1) -> int:
+        """Where the n-th call of this name is, to a file whose name ends so."""
+        found = [
+            number
+            for number, call in enumerate(self.calls, 1)
+            if call.name == name and call.arguments[0].endswith(file.encode())
+        ]
+        return found[nth - 1]
+
+
+def known(case: Case, workers: ProcessPoolExecutor) -> Known:
+    """Let an action happen once, unstopped."""
+    done = workers.submit(case.look).result()
+    assert done.said == ""
+    after = essence(case.scratch / "undisturbed")
+    calls = read_calls(case.scratch / "calls")
+    assert done.calls == len(calls) > 0
+    # Nothing else can be told by comparing with a run that nothing stopped.
+    assert after.others == ()
+    assert len(after.manifests) == sum(".quarantined-" in name for name, _ in after.folders)
+    return Known(case, essence(case.base), after, calls)
+
+
 # --- Errors --------------------------------------------------------------------------------------
 
 
@@ -400,6 +463,17 @@ def fail_at(case: Case, number: int, mode: int, error: int) -> Refusal:
     settled = essence(store) if said else None
     shutil.rmtree(store)
     return Refusal(number, said, said_next, changed, left, journal, settled)
+
+
+def failures(what: Known, workers: ProcessPoolExecutor, mode: int) -> list[Refusal]:
+    """Let every call of an action fail, each on a copy of its own."""
+    count = len(what.calls)
+    errors = [ERRORS.get(call.name, errno.ENOSPC) for call in what.calls]
+    return list(workers.map(fail_at, [what.case] * count, what.numbers, [mode] * count, errors))
+
+
+def is_one_line(said: str) -> bool:
+    return said.startswith("ActionFailed: ") and "\n" not in said
 
 
 # --- Loss of power -------------------------------------------------------------------------------

@@ -60,6 +60,14 @@ def may_mount() -> bool:
     return subprocess.run(trial, capture_output=True).returncode == 0
 
 
+in_a_mount_namespace = pytest.mark.skipif(not may_mount(), reason="may not mount file systems")
+
+
+def mounted(script: str) -> tuple[str, ...]:
+    """The command that runs another one with mounts of its own, then what stands after it."""
+    return ("unshare", "-m", "sh", "-c", f"set -e; {script}", "sh")
+
+
 # --- Stores --------------------------------------------------------------------------------------
 
 

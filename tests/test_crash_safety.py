@@ -4,9 +4,7 @@ an error of the system, by a loss of power; and the next run finishes what was l
 
 from __future__ import annotations
 
-import errno
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -16,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,27 +24,24 @@ from crashes import (
     FAIL_ON,
     FAIL_ONCE,
     JOURNAL,
-    KILL,
     Action,
-    Call,
     Case,
     Disk,
     Essence,
-    Refusal,
+    Known,
     Stop,
     after_power_loss,
-    build_tracer,
-    can_fail,
     contents,
     data_files,
     essence,
-    fail_at,
+    failures,
+    is_one_line,
     kill_at,
+    kill_only,
+    known,
     lose_power,
-    prepare_worker,
     put,
     read_calls,
-    traced,
     unfinished,
 )
 from oracle import Judgement, Oracle
@@ -61,32 +56,6 @@ TWO_DAMAGED = "1.5.9-damaged-folders-of-unlike-exchanged"
 EXCHANGED = "1.5.9-damaged-folders-exchanged"
 #: Every record is in the WAL: Chroma makes a whole index anew.
 UNPURGED = "1.5.9-damaged-folder-older-unpurged"
-
-#: Trials mostly sleep: sqlite syncs, and an audit waits for the clock of the files to tick.
-WORKERS = 4
-ERRORS = {"fsync": errno.EIO, "fdatasync": errno.EIO, "unlink": errno.EIO}
-
-
-@pytest.fixture(scope="module")
-def tracer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = build_tracer(tmp_path_factory.mktemp("tracer"))
-    if library is None:
-        pytest.skip("no C compiler here, or no Linux")
-    return library
-
-
-@pytest.fixture(scope="module")
-def workers(tracer: Path) -> Iterator[ProcessPoolExecutor]:
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, spawn, prepare_worker) as pool:
-        if pool.submit(may_trace, tracer).result():
-            yield pool
-        else:
-            pytest.skip("ptrace is not permitted here")
-
-
-def may_trace(tracer: Path) -> bool:
-    return traced(tracer, lambda: "traced").said == "traced"
 
 
 # --- Stores to act on ----------------------------------------------------------------------------
@@ -137,41 +106,6 @@ every_action = pytest.mark.parametrize(
 )
 #: Those with more than one folder to move.
 both_long_actions = pytest.mark.parametrize("name", ["quarantine", "restore-with-a-new-folder"])
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A case, what its store was and becomes when nothing stops it, and the calls that do it."""
-
-    case: Case
-    before: Essence
-    after: Essence
-    calls: list[Call]
-
-    @property
-    def numbers(self) -> range:
-        return range(1, len(self.calls) + 1)
-
-    def number_of(self, name: str, file: str = "", nth: int = 1) -> int:
-        """Where the n-th call of this name is, to a file whose name ends so."""
-        found = [
-            number
-            for number, call in enumerate(self.calls, 1)
-            if call.name == name and call.arguments[0].endswith(file.encode())
-        ]
-        return found[nth - 1]
-
-
-def known(case: Case, workers: ProcessPoolExecutor) -> Known:
-    done = workers.submit(case.look).result()
-    assert done.said == ""
-    after = essence(case.scratch / "undisturbed")
-    calls = read_calls(case.scratch / "calls")
-    assert done.calls == len(calls) > 0
-    # Nothing else can be told by comparing with a run that nothing stopped.
-    assert after.others == ()
-    assert len(after.manifests) == sum(".quarantined-" in name for name, _ in after.folders)
-    return Known(case, essence(case.base), after, calls)
 
 
 def prepared(maker: Maker, tracer: Path, workers: ProcessPoolExecutor, target: Path) -> Known:
@@ -258,10 +192,6 @@ def half_done(first: Known, workers: ProcessPoolExecutor, scratch: Path) -> tupl
     return known(replace(first.case, base=left, scratch=scratch), workers), halfway
 
 
-def kill_only(case: Case, store: Path, number: int) -> bool:
-    return traced(case.tracer, lambda: case.action.on(store), KILL, number).killed
-
-
 # --- Loss of power -------------------------------------------------------------------------------
 
 
@@ -332,12 +262,6 @@ def test_what_was_done_needs_no_recovery_after_a_loss_of_power(
 # --- Errors --------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def refusing(tracer: Path) -> None:
-    if not can_fail(tracer):
-        pytest.skip("calls can be refused on x86-64 only")
-
-
 @pytest.mark.usefixtures("refusing")
 @pytest.mark.parametrize(
     "name", ["quarantine", "restore-with-a-new-folder", "restore-with-an-empty-folder"]
@@ -387,16 +311,6 @@ def test_where_nothing_can_be_written_any_more_the_next_run_finishes(
     print(f"{len(what.calls)} calls, {left_half_way} left half way")
     assert wrong == []
     assert left_half_way
-
-
-def failures(what: Known, workers: ProcessPoolExecutor, mode: int) -> list[Refusal]:
-    count = len(what.calls)
-    errors = [ERRORS.get(call.name, errno.ENOSPC) for call in what.calls]
-    return list(workers.map(fail_at, [what.case] * count, what.numbers, [mode] * count, errors))
-
-
-def is_one_line(said: str) -> bool:
-    return said.startswith("ActionFailed: ") and "\n" not in said
 
 
 # --- The engine ----------------------------------------------------------------------------------
@@ -540,12 +454,16 @@ def step(**changes: object) -> dict[str, object]:
     whole = {
         "segment": SEGMENT,
         "moves": [[SEGMENT, ASIDE]],
-        "before": None,
-        "after": None,
+        "watermarks": [change()],
         "adds": [ASIDE + ".json"],
         "removes": [],
+        "drops": [],
     }
     return {**whole, **changes}
+
+
+def change(**changes: object) -> dict[str, object]:
+    return {"segment": SEGMENT, "before": None, "after": None, **changes}
 
 
 def journal(*steps: object, **changes: object) -> bytes:
@@ -556,7 +474,7 @@ def journal(*steps: object, **changes: object) -> bytes:
 def huge_number(place: str) -> bytes:
     """A folder that has moved, so that the row would be written."""
     row = {"rowid": 1, "type": "integer", "value": 1, place: 10**30}
-    return journal(step(after=row))
+    return journal(step(watermarks=[change(after=row)]))
 
 
 CONTENTS = {
@@ -594,9 +512,21 @@ CONTENTS = {
     "removes-parent": journal(step(removes=[f"../../{ASIDE}.json"])),
     "removes-database": journal(step(removes=[DATABASE])),
     "removes-a-folder": journal(step(removes=[ASIDE])),
-    "watermark-no-row": journal(step(before=5)),
-    "watermark-no-hexadecimal": journal(step(after={"rowid": 1, "type": "blob", "value": "xyz"})),
-    "watermark-unknown": journal(step(after={"rowid": 1, "type": "date", "value": 1})),
+    "no-watermarks": journal({k: v for k, v in step().items() if k != "watermarks"}),
+    "watermarks-no-list": journal(step(watermarks=change())),
+    "watermark-no-change": journal(step(watermarks=[5])),
+    "watermark-of-no-segment": journal(step(watermarks=[change(segment="' OR 1")])),
+    "watermark-no-row": journal(step(watermarks=[change(before=5)])),
+    "watermark-no-hexadecimal": journal(
+        step(watermarks=[change(after={"rowid": 1, "type": "blob", "value": "xyz"})])
+    ),
+    "watermark-unknown": journal(
+        step(watermarks=[change(after={"rowid": 1, "type": "date", "value": 1})])
+    ),
+    "drop-no-pair": journal(step(drops=[5])),
+    "drop-of-three": journal(step(drops=[[1, 2, 3]])),
+    "drop-of-texts": journal(step(drops=[["1", "2"]])),
+    "drop-beyond-sqlite": journal(step(drops=[[1, 10**30]])),
     "rowid-beyond-sqlite": huge_number("rowid"),
     "seq-id-beyond-sqlite": huge_number("value"),
     "second-step-wrong": journal(step(), step(segment="../x")),

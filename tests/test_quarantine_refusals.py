@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
 import select
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from moving import clear_line, dump, edit, segment_of, unmoved
-from stores import PROGRAM, SOUND, environment, may_mount, run, snapshot, unpack
+from others import CHROMA, EXCLUSIVE, IMMEDIATE, OPEN, OTHERS, READING, another
+from stores import PROGRAM, SOUND, environment, in_a_mount_namespace, mounted, run, snapshot, unpack
 
 import hnswcheck
 from hnswcheck import StoreChanged, StoreInUse, cli
@@ -34,7 +33,6 @@ HELD_BY_WAL = "1.5.9-damaged-folder-older-unpurged"
 #: Two segments, both damaged.
 TWO = "1.5.9-damaged-folders-exchanged"
 ANY_COST = ("--yes", "--accept-loss")
-in_a_mount_namespace = pytest.mark.skipif(not may_mount(), reason="may not mount file systems")
 
 
 @pytest.fixture
@@ -375,11 +373,6 @@ def test_strange_things_in_a_damaged_folder_go_with_it(kind: str, store: Path) -
 # --- File systems --------------------------------------------------------------------------------
 
 
-def mounted(script: str) -> tuple[str, ...]:
-    """The command that runs another one with mounts of its own, then what stands after it."""
-    return ("unshare", "-m", "sh", "-c", f"set -e; {script}", "sh")
-
-
 def contents(root: Path) -> dict[str, tuple[int, int, bytes]]:
     """What a copy keeps of files: mode, mtime and content."""
     return {
@@ -502,66 +495,6 @@ def test_on_a_full_disk_all_of_it_is_done_or_nothing(action: str, tmp_path: Path
 
 
 # --- Others --------------------------------------------------------------------------------------
-
-IMMEDIATE = """
-import sqlite3, sys
-database = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None)
-database.execute("BEGIN IMMEDIATE")
-"""
-EXCLUSIVE = IMMEDIATE.replace("IMMEDIATE", "EXCLUSIVE")
-READING = """
-import sqlite3, sys
-database = sqlite3.connect(sys.argv[1] + "/chroma.sqlite3", isolation_level=None)
-database.execute("BEGIN")
-database.execute("SELECT * FROM collections").fetchone()
-"""
-OPEN = """
-import sys
-database = open(sys.argv[1] + "/chroma.sqlite3", "rb")
-"""
-OPEN_INDEX = """
-import glob, sys
-index = open(glob.glob(sys.argv[1] + "/*/data_level0.bin")[0], "rb")
-"""
-HARD_LINK = """
-import os, sys
-os.link(sys.argv[1] + "/chroma.sqlite3", sys.argv[1] + "/../linked")
-database = open(sys.argv[1] + "/../linked", "rb")
-"""
-CHROMA = """
-import chromadb, sys
-client = chromadb.PersistentClient(sys.argv[1], chromadb.Settings(anonymized_telemetry=False))
-client.get_collection("docs").count()
-"""
-OTHERS = {
-    "writes": IMMEDIATE,
-    "writes alone": EXCLUSIVE,
-    "reads": READING,
-    "has the database open": OPEN,
-    "has an index open": OPEN_INDEX,
-    "has the database open by another name": HARD_LINK,
-    "is Chroma": CHROMA,
-}
-
-
-@contextmanager
-def another(code: str, store: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that does this and stays until its stdin is closed."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code + "\nprint('there', flush=True)\nsys.stdin.read()", str(store)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "there\n"
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
 
 
 @pytest.mark.parametrize("who", OTHERS)

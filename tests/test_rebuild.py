@@ -401,6 +401,7 @@ HOSTILE = ["", "a" * 255, "b" * 256, "c" * 70_000, "ü\U0001f9ea", "new\nline", 
 def test_id_maps_are_those_of_chroma(count: int) -> None:
     names = ([] if count == 1 else HOSTILE) + [f"id-{n}" for n in range(count)]
     ids = Strings.of(name.encode() for name in names)
+    labels = np.arange(1, len(names) + 1, dtype=np.uint64)
     seq_ids = np.arange(len(names)) ** 4
     forward = {name: n for n, name in enumerate(names, 1)}
     maps = {
@@ -410,7 +411,7 @@ def test_id_maps_are_those_of_chroma(count: int) -> None:
     }
     for watermark in (None, 0, 255, 256, 1 << 16, 1 << 31, 1 << 40):
         file = io.BytesIO()
-        write_instance(file, ids, 384, seq_ids, watermark)
+        write_instance(file, ids, labels, len(ids), 384, seq_ids, watermark)
         numbers = {"dimensionality": 384, "total_elements_added": len(names)}
         expected = dumps_python(
             numbers | ({} if watermark is None else {"max_seq_id": watermark}) | maps
@@ -418,7 +419,7 @@ def test_id_maps_are_those_of_chroma(count: int) -> None:
         assert unframed(file.getvalue()) == unframed(expected)
         check_decoded(file.getvalue(), names)
     file = io.BytesIO()
-    write_dict(file, ids)
+    write_dict(file, ids, labels, len(ids))
     state = {"dimensionality": None, "total_elements_added": len(names), "max_seq_id": None}
     assert pickle.loads(file.getvalue()) == state | maps | {"id_to_seq_id": {}}  # noqa: S301
     if len(names) < 1000:  # the fixtures' writer makes no batches

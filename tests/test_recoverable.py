@@ -32,7 +32,7 @@ KNOWN = {
     "0.6.3-damaged-header-deleted": (60, 28, 0, 0, 0),
     # Nobody can tell what the records are.
     "1.5.9-damaged-log-vector-odd": (None, None, None, None, None),
-    "1.5.9-damaged-log-emptied": (None, None, None, None, None),
+    "1.5.9-damaged-log-encoding-unknown": (None, None, None, None, None),
 }
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
 from stores import (
     REPOSITORY,
@@ -29,7 +30,7 @@ from stores import (
 )
 
 import hnswcheck
-from hnswcheck.actions.choices import Embed
+from hnswcheck.actions.embedder import Embed
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
@@ -227,7 +228,7 @@ def test_what_is_not_consistent_afterwards_is_taken_back(
 
 def test_without_room_nothing_is_begun(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(whole)
-    monkeypatch.setattr("hnswcheck.actions.exchange.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("hnswcheck.actions.make.free_bytes", lambda _: 1000)
     with pytest.raises(hnswcheck.RepairRefused, match="1,000 are free"):
         hnswcheck.repair(whole)
     assert snapshot(whole) == before
@@ -249,15 +250,16 @@ def test_without_hnswlib_one_line_says_what_to_install(
 STOPS = """
 import sys, time
 import numpy as np
+import oracle
 import hnswcheck
-from hnswcheck.actions import exchange
+from hnswcheck.actions import make
 
 def stop(*arguments, **options):
     made(*arguments, **options)
     print("built", flush=True)
     time.sleep(60)
 
-made, exchange.build_segment = exchange.build_segment, stop
+made, make.build_segment = make.build_segment, stop
 hnswcheck.repair(sys.argv[1])
 """
 
@@ -376,3 +378,40 @@ def test_the_command_takes_a_function_of_the_users(documented: Path, tmp_path: P
     assert "embedded again" in done.stdout
     wrong = run("repair", documented, "--reembed", "nowhere:embed")
     assert wrong.returncode == 2
+
+
+# --- Every line of Chroma reads and writes what was repaired for it ------------------------------
+
+LINES = [
+    f"{version}-churn-{space}"
+    for version in ("1.5.9", "1.0.20", "0.6.3", "0.5.23", "0.4.24")
+    for space in ("l2", "cosine")
+]
+
+
+def python_of(version: str) -> str:
+    if version == "1.5.9":
+        return sys.executable
+    environments = os.environ.get("HNSWCHECK_ENVS")
+    if environments is None:
+        pytest.skip("HNSWCHECK_ENVS does not say where other versions of chromadb are")
+    return str(Path(environments, f"c{version}", "bin", "python"))
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_chroma_reads_searches_writes_and_flushes_what_was_repaired_for_it(
+    name: str, tmp_path: Path
+) -> None:
+    """In four phases, each in a fresh process: see tests/oracle.py."""
+    pytest.importorskip("chromadb", reason="the engine is the judge")
+    python = python_of(name.split("-", maxsplit=1)[0])
+    store = rest(unpack(name, tmp_path))
+    for links in store.glob("*/link_lists.bin"):
+        links.write_bytes(b"A" * 64)
+    rest(store)
+    report = hnswcheck.repair(store, verify="audit")
+    assert {tuple(segment.grades) for segment in report.segments} == {("proven",)}
+    with contextlib.closing(oracle.Oracle(python, time_limit=90)) as judge:
+        for judged in judge.judge_store(store):
+            assert not judged.broken, judged
+            assert {problem.kind for problem in judged.problems} <= {oracle.Kind.UNFOUND}, judged

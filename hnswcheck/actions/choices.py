@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
+from hnswcheck.actions.embedder import Embedder, Embedding
+from hnswcheck.actions.mends import Mend
 from hnswcheck.checks.proof import Grade
 from hnswcheck.checks.salvage import Salvage
 from hnswcheck.disk.strings import Ints
@@ -14,7 +18,6 @@ from hnswcheck.report import CollectionInfo, Status
 
 #: Grades that a caller may accept instead of proof.
 ACCEPTABLE = {g.name.lower(): g for g in Grade if g not in (Grade.LOST, Grade.PROVEN)}
-Embed = Callable[[list[str]], Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +31,38 @@ class SegmentRepair:
         use: int64: records whose vector is taken from there.
         embed: int64: records whose document is embedded again.
         leave: int64: records that stay without a vector.
+        drop: int64: records that go.
+        mend: what is enough; None for a new index.
+        missing: records that the index lacks, after replay; None if unknown.
+        strangers: ids of the index that sqlite lacks, after replay; None if unknown.
         refused: why nothing is done; empty if it is.
         replaced: the new name of the old folder; None if nothing was done or there was none.
+        exported: the file that has the records that went; None if none did.
+        embedder: what embeds the documents; None if there are none to embed.
+        verified: what was content with the new index: "none", "audit" or "engine"; empty if
+            nothing was done.
+        not_asked: why Chroma was not asked, where nobody chose that.
     """
 
     collection: CollectionInfo
     segment: str
+    metadata_segment: str | None
     status: Status
     findings: tuple[str, ...]
     salvage: Salvage | None
     use: Ints
     embed: Ints
     leave: Ints
+    drop: Ints
+    mend: Mend | None = None
+    missing: int | None = None
+    strangers: tuple[str, ...] | None = None
     refused: str = ""
     replaced: str | None = None
+    exported: str | None = None
+    embedder: Embedder | None = None
+    verified: str = ""
+    not_asked: str = ""
 
     @property
     def grades(self) -> dict[str, int]:
@@ -50,6 +71,29 @@ class SegmentRepair:
             return {}
         counts = {g.name.lower(): self.salvage.count(g) for g in sorted(Grade, reverse=True)}
         return {name: count for name, count in counts.items() if count}
+
+    @property
+    def unindexed(self) -> Ints:
+        """int64: records that have no vector in the new index."""
+        return np.sort(np.concatenate([self.leave, self.drop]))
+
+    def steps(self) -> Iterator[str]:
+        """What is done, a line each; nothing where it is refused."""
+        if self.salvage is None or self.refused:
+            return
+        if self.mend is not None:
+            yield from self.mend.describe()
+        else:
+            parts = [f"{len(self.use):,} vectors from what is there"]
+            if self.embedder is not None:
+                parts.append(f"{len(self.embed):,} embedded again by {self.embedder.label}")
+            yield f"build a new index: {', '.join(parts)}"
+        if self.salvage.metadata_start is not None:
+            yield f"set METADATA's watermark to {self.salvage.metadata_start}"
+        if len(self.leave):
+            yield f"leave {len(self.leave):,} records without a vector"
+        if len(self.drop):
+            yield f"delete {len(self.drop):,} records, after they are written to a file"
 
     def records(self) -> Iterator[tuple[str, str, str]]:
         """(id, source, grade) of every record; "wal", a folder's name, "embedded" or "nowhere"."""
@@ -68,22 +112,26 @@ class Choices:
     Attributes:
         accept: grades that are good enough.
         leave: records may stay without a vector.
-        embed: makes vectors of documents.
+        embed: how vectors are made of documents; None if they are not.
+        drop: records without a vector go.
     """
 
     accept: frozenset[Grade] = frozenset()
     leave: bool = False
-    embed: Embed | None = None
+    embed: Embedding | None = None
+    drop: bool = False
 
     @classmethod
-    def of(cls, accept: Iterable[str], leave: bool, embed: Embed | None) -> Choices:
+    def of(cls, accept: Iterable[str], leave: bool, embed: Embedding | None, drop: bool) -> Choices:
         """The choices in the words of a caller.
 
         Raises:
-            UsageError: an unknown grade.
+            UsageError: an unknown grade, or records that are to stay and to go.
         """
+        if leave and drop:
+            raise UsageError("records without a vector either stay or go: choose one")
         unknown = [name for name in accept if name not in ACCEPTABLE]
         if unknown:
             known = ", ".join(sorted(ACCEPTABLE))
             raise UsageError(f"unknown grade {unknown[0]!r}; there are {known}")
-        return cls(frozenset(ACCEPTABLE[name] for name in accept), leave, embed)
+        return cls(frozenset(ACCEPTABLE[name] for name in accept), leave, embed, drop)

@@ -34,6 +34,26 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; what is there at the end takes the place of ``path``, whole.
+
+    After an error or an interrupt ``path`` is what it was.
+
+    Raises:
+        OSError: the system refused something.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(path)
+        sync_directory(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable, where the system can.
 

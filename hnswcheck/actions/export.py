@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hnswcheck.actions.durable import replacing
+from hnswcheck.actions.parquet import is_parquet, need_pyarrow, write_parquet
+from hnswcheck.actions.rows import Page, rows_of
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
 from hnswcheck.checks.salvage import NOWHERE, Salvage, salvage
-from hnswcheck.disk.catalog import read_collections, read_schema
+from hnswcheck.disk.catalog import Collection, read_collections, read_schema
 from hnswcheck.disk.database import DATABASE, Database
-from hnswcheck.disk.records import PAGE_DOCUMENTS, read_metadata
 from hnswcheck.disk.scratch import scratch_directory
-from hnswcheck.disk.text import text
 from hnswcheck.disk.view import open_store
 from hnswcheck.errors import ActionFailed, RepairRefused, UsageError
 from hnswcheck.report import Level
@@ -36,6 +37,8 @@ class Export:
             ``grades`` uint8 (n,).
         lines: JSON lines in the same order: id, grade, source, document, metadata.
         grades: how many records have a best vector of each grade.
+
+    A Parquet file holds all of that: both are its path.
     """
 
     vectors: Path
@@ -49,22 +52,28 @@ def export(
     output: str | os.PathLike[str],
     progress: Progress = silent,
 ) -> Export:
-    """Write what is left of a collection to two files, without touching the store.
+    """Write what is left of a collection to files, without touching the store.
+
+    They take the place of files of the same name once they are whole, not before.
 
     Args:
         path: the persist directory.
         collection: its name or id; one that several have is refused.
-        output: the files' name, to which ``.npz`` and ``.jsonl`` are added.
+        output: the files' name, to which ``.npz`` and ``.jsonl`` are added; or of one file, if it
+            ends with ``.parquet``, for which there is the extra ``parquet``.
         progress: called as records are written.
 
     Raises:
         UsageError: no such collection, or several; or ``output`` is within the store.
+        ExtraMissing: Parquet is wanted, and pyarrow is not installed.
         RepairRefused: nobody can tell what its records are.
         ActionFailed: the files cannot be written.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
-    question = Question.of(path, Level.STANDARD, [collection])
     target = Path(output)
+    if is_parquet(target):
+        need_pyarrow()
+    question = Question.of(path, Level.STANDARD, [collection])
     if target.resolve().is_relative_to(question.directory.resolve()):
         raise UsageError(f"{output}: not within the store, where nothing may be written")
     with naming(path):
@@ -84,14 +93,41 @@ def _export(question: Question, output: Path, progress: Progress = silent) -> Ex
             raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")
         (target,) = read_targets(view, [collection], schema, with_ids=True)
         result = salvage(view.database, target)
-        vectors, lines = (Path(f"{output}{suffix}") for suffix in (VECTORS, LINES))
+        total = len(result.grades)
+        pages = rows_of(result, np.arange(total), view.database)
+        rows = _told(pages, total, progress, collection)
         try:
-            _write_vectors(vectors, result, view.database, collection.dimension or 0)
-            _write_lines(lines, result, view.database, progress, collection.name)
+            vectors, lines = _write(output, result, rows, view.database, collection.dimension or 0)
         except OSError as error:
             raise ActionFailed(f"{error.filename or output}: {error.strerror or error}") from error
     grades = Counter(Grade(grade).name.lower() for grade in result.grades.tolist())
     return Export(vectors, lines, dict(grades))
+
+
+def _told(
+    pages: Iterator[Page], total: int, progress: Progress, collection: Collection
+) -> Iterator[Page]:
+    done = 0
+    for page in pages:
+        yield page
+        done += len(page)
+        progress(done, total, collection.name)
+
+
+def _write(
+    output: Path, found: Salvage, pages: Iterator[Page], database: Database, dimension: int
+) -> tuple[Path, Path]:
+    if is_parquet(output):
+        with replacing(output) as whole:
+            write_parquet(whole, found, pages, database, dimension)
+        return output, output
+    vectors, lines = (Path(f"{output}{suffix}") for suffix in (VECTORS, LINES))
+    with replacing(vectors) as array, replacing(lines) as text:
+        _write_vectors(array, found, database, dimension)
+        with text.open("w", encoding="utf-8") as file:
+            for page in pages:
+                file.writelines(row.to_json() for row in page)
+    return vectors, lines
 
 
 def _write_vectors(path: Path, found: Salvage, database: Database, dimension: int) -> None:
@@ -108,24 +144,3 @@ def _write_vectors(path: Path, found: Salvage, database: Database, dimension: in
             first += len(chunk)
         with path.open("wb") as file:
             np.savez(file, vectors=gathered, grades=found.grades)
-
-
-def _write_lines(
-    path: Path, found: Salvage, database: Database, progress: Progress, name: str
-) -> None:
-    rowids = found.records.rowids
-    with path.open("w", encoding="utf-8") as file:
-        for begin in range(0, len(rowids), PAGE_DOCUMENTS):
-            page = rowids[begin : begin + PAGE_DOCUMENTS]
-            metadata = read_metadata(database, page)
-            for index, rowid in enumerate(page.tolist(), begin):
-                own = metadata.get(rowid, {})
-                line = {
-                    "id": text(found.records.ids[index]),
-                    "grade": Grade(int(found.grades[index])).name.lower(),
-                    "source": found.source_name(index),
-                    "document": own.pop("chroma:document", None),
-                    "metadata": own,
-                }
-                file.write(json.dumps(line) + "\n")
-            progress(begin + len(page), len(rowids), name)

@@ -109,6 +109,21 @@ def hold_unchanged(
         yield held
 
 
+def take_in_wal(root: Path, states: States | None, wait: float) -> bool:
+    """Let sqlite take its own log, which is in the way of a change, into the database.
+
+    Whether there was one; the states are then others, and what was seen has to be seen again.
+
+    Raises:
+        HnswcheckError: as :func:`hold`.
+    """
+    if not any(state and state.name.endswith("-wal") for state in states or ()):
+        return False
+    with hold(root, wait):
+        pass  # the last who closes it does that
+    return True
+
+
 def segment_folders(root: Path) -> list[Path]:
     """What is called like the folder of a segment."""
     return [root / state.name for state in list_directory(root) if UUID.fullmatch(state.name)]

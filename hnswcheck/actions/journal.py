@@ -1,7 +1,7 @@
 """All or nothing: what an action is about to do is on disk before it begins.
 
-An action moves folders within the persist directory and changes watermarks. Its journal names all
-of that. Then manifests are written, folders renamed, and the watermarks committed, in this order,
+An action moves folders within the persist directory and changes rows of sqlite. Its journal names
+all of that. Then manifests are written, folders renamed, and the rows committed, in this order,
 each durable before the next; the journal goes last. The last rename decides: whoever finds the
 journal finishes an action whose folders have all moved, and takes back one where some have not.
 
@@ -23,11 +23,16 @@ from typing import Any, Literal, get_args
 
 from hnswcheck.actions.durable import sync_directory, write_durably
 from hnswcheck.actions.hold import Held
-from hnswcheck.actions.watermark import read_watermark, write_watermark
-from hnswcheck.disk.names import JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
+from hnswcheck.actions.records import Drop, drop_from_json, drop_records
+from hnswcheck.actions.watermark import (
+    WatermarkChange,
+    change_from_json,
+    is_written,
+    write_watermark,
+)
+from hnswcheck.disk.names import DROPPED, JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import list_directory, look_at
-from hnswcheck.disk.watermark import WatermarkRow, same_watermark, watermark_from_json
 from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
 
 SCHEMA_ID = "hnswcheck.journal/1"
@@ -44,19 +49,22 @@ class Step:
 
     Attributes:
         moves: folders to rename, (from, to), names in the persist directory.
-        before, after: the row of the VECTOR watermark; None for none.
+        watermarks: that change.
         adds, removes: manifests.
+        drops: records that go when the action is finished by :func:`recover`.
     """
 
     segment: str
     moves: tuple[tuple[str, str], ...]
-    before: WatermarkRow | None
-    after: WatermarkRow | None
+    watermarks: tuple[WatermarkChange, ...] = ()
     adds: tuple[str, ...] = ()
     removes: tuple[str, ...] = ()
+    drops: tuple[Drop, ...] = ()
 
     def is_done(self, root: Path) -> bool:
         """Whether the last move was made. Chroma may make the segment's own folder anew."""
+        if not self.moves:
+            return True
         source, target = self.moves[-1]
         if source == self.segment:
             return _is_there(root / target)
@@ -64,13 +72,25 @@ class Step:
 
     def is_overtaken(self, root: Path) -> bool:
         """Whether Chroma has made a folder anew in the place of one that went."""
-        return self.moves[-1][0] == self.segment and _holds_anything(root / self.segment)
+        made_anew = bool(self.moves) and self.moves[-1][0] == self.segment
+        return made_anew and _holds_anything(root / self.segment)
+
+    def write_watermarks(self, connection: sqlite3.Connection) -> bool:
+        """Change the watermarks; False if one is not what it was."""
+        written = [write_watermark(connection, change) for change in self.watermarks]
+        return all(written)
+
+    def is_committed(self, connection: sqlite3.Connection) -> bool:
+        """Whether a watermark was changed."""
+        return any(is_written(connection, change) for change in self.watermarks)
 
 
 def perform(
     held: Held, action: Action, steps: Sequence[Step], manifests: Mapping[str, bytes]
 ) -> None:
     """Carry out an action whole, or not at all.
+
+    Where records are to go, they stay until :func:`recover`, and so does the journal.
 
     Args:
         manifests: the content of every manifest that a step adds.
@@ -89,11 +109,13 @@ def perform(
                 (held.root / source).rename(held.root / target)
         sync_directory(held.root)
         for step in steps:
-            if not write_watermark(held.connection, step.segment, step.before, step.after):
-                raise StoreChanged(f"{held.root}: the watermark of {step.segment} has changed")
+            if not step.write_watermarks(held.connection):
+                raise StoreChanged(f"{held.root}: a watermark of {step.segment} has changed")
         held.commit()
+    if any(step.drops for step in steps):
+        return
     with _failing(f"{held.root}: done, but {JOURNAL} could not be removed"):
-        _clean_up(held.root, steps)
+        _clean_up_whole(held.root, steps)
 
 
 def recover(held: Held) -> list[str]:
@@ -118,7 +140,8 @@ def recover(held: Held) -> list[str]:
         sync_directory(held.root)
         for step in done:
             if not step.is_overtaken(held.root):
-                write_watermark(held.connection, step.segment, step.before, step.after)
+                step.write_watermarks(held.connection)
+            drop_records(held.connection, step.drops)
         held.commit()
         _clean_up(held.root, done)
         remove_rebuilt(held.root)
@@ -173,7 +196,14 @@ def _read_journal(root: Path) -> tuple[str, list[Step]]:
 
 def _step(found: Any) -> Step:
     match found:
-        case {"segment": str(segment), "moves": [*moves], "adds": [*adds], "removes": [*removes]}:
+        case {
+            "segment": str(segment),
+            "moves": [*moves],
+            "watermarks": [*watermarks],
+            "adds": [*adds],
+            "removes": [*removes],
+            "drops": [*drops],
+        }:
             pass
         case _:
             raise FormatError("a step that is none")
@@ -182,22 +212,27 @@ def _step(found: Any) -> Step:
     ours = all(_belongs(name, segment) for name in folders)
     notes = all(_belongs(str(name).removesuffix(MANIFEST), segment) for name in (*adds, *removes))
     suffixes = all(str(name).endswith(MANIFEST) for name in (*adds, *removes))
-    if not (UUID.fullmatch(segment) and moves and pairs and ours and notes and suffixes):
+    whole = moves or (watermarks and not adds and not removes)
+    if not (UUID.fullmatch(segment) and whole and pairs and ours and notes and suffixes):
         raise FormatError("a step with names that are not ours")
     return Step(
         segment,
         tuple((source, target) for source, target in moves),
-        watermark_from_json(found.get("before")),
-        watermark_from_json(found.get("after")),
+        tuple(map(change_from_json, watermarks)),
         tuple(adds),
         tuple(removes),
+        tuple(map(drop_from_json, drops)),
     )
 
 
 def _belongs(name: object, segment: str) -> bool:
     if not isinstance(name, str):
         return False
-    ours = OURS.fullmatch(name) or REBUILT.fullmatch(name)
+    ours = (
+        OURS.fullmatch(name)
+        or REBUILT.fullmatch(name.removesuffix(SCRATCH))
+        or DROPPED.fullmatch(name)
+    )
     return name == segment or (ours is not None and ours.group(1) == segment)
 
 
@@ -212,6 +247,8 @@ def _taken_back(held: Held, steps: Sequence[Step]) -> Iterator[None]:
                 _take_back(held.root, steps)
                 _clean_up(held.root, ())
                 _remove(held.root / DRAFT)
+            elif not isinstance(error, (OSError, sqlite3.Error)):
+                _clean_up(held.root, steps)
         except (OSError, sqlite3.Error) as second:
             raise ActionFailed(
                 f"{held.root}: stopped half way ({_why(error)}) and could not go back ({second});"
@@ -229,8 +266,7 @@ def _is_committed(held: Held, steps: Sequence[Step]) -> bool:
     """Whether the watermarks were changed for good: a failed COMMIT may end a transaction, too."""
     if held.connection.in_transaction:
         return False
-    rows = [(step, read_watermark(held.connection, step.segment)) for step in steps]
-    return any(row != step.before and same_watermark(row, step.after) for step, row in rows)
+    return any(step.is_committed(held.connection) for step in steps)
 
 
 def _take_back(root: Path, steps: Sequence[Step]) -> None:
@@ -251,6 +287,17 @@ def _clean_up(root: Path, done: Sequence[Step]) -> None:
     sync_directory(root)
     _remove(root / JOURNAL)
     sync_directory(root)
+
+
+def _clean_up_whole(root: Path, done: Sequence[Step]) -> None:
+    """The same, even where a signal comes."""
+    try:
+        _clean_up(root, done)
+    except OSError:
+        raise
+    except BaseException:
+        _clean_up(root, done)
+        raise
 
 
 def _remove(path: Path) -> None:

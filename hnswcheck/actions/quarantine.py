@@ -19,10 +19,11 @@ from hnswcheck.actions.hold import (
     reading,
     segment_folders,
     states_if_quiet,
+    take_in_wal,
 )
 from hnswcheck.actions.journal import DRAFT, Step, is_unfinished, perform, recover
 from hnswcheck.actions.users import users_of
-from hnswcheck.actions.watermark import read_watermark
+from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.ledger import check_rows, replay_index, replay_records
@@ -185,8 +186,8 @@ def carry_out(plan: Plan, accept_loss: bool, wait: float, progress: Progress) ->
     chosen = plan.chosen(accept_loss)
     if not chosen:
         return plan.result
-    if any(state and state.name.endswith("-wal") for state in plan.states or ()):
-        plan = _without_wal(plan, wait, progress)
+    if take_in_wal(plan.result.path, plan.states, wait):
+        plan = _same_again(plan, progress)
     names = _move(plan, chosen, wait, progress)
     fates = (
         replace(fate, moved_to=names[fate.segment], kept="") if fate.segment in names else fate
@@ -195,15 +196,13 @@ def carry_out(plan: Plan, accept_loss: bool, wait: float, progress: Progress) ->
     return replace(plan.result, segments=tuple(fates))
 
 
-def _without_wal(plan: Plan, wait: float, progress: Progress) -> Plan:
-    """The same plan once sqlite has taken its own log, which is in the way, into the database.
+def _same_again(plan: Plan, progress: Progress) -> Plan:
+    """The same plan with the states of now.
 
     Raises:
         StoreChanged: it is not the same.
     """
     root = plan.result.path
-    with hold(root, wait):
-        pass
     again = alone(root / DATABASE, _plan, (plan.question, plan.wanted), progress)
     if again.result.segments != plan.result.segments:
         raise StoreChanged(f"{root}: it was written since it was looked at; nothing was moved")
@@ -324,7 +323,8 @@ def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -
             segment, report = fate.segment, reports[fate.segment]
             name = names[segment] = free_name(root, segment, now)
             row = read_watermark(held.connection, segment)
-            steps.append(Step(segment, ((segment, name),), row, None, adds=(name + MANIFEST,)))
+            change = WatermarkChange(segment, row, None)
+            steps.append(Step(segment, ((segment, name),), (change,), adds=(name + MANIFEST,)))
             c = fate.collection
             manifests[name + MANIFEST] = Manifest(
                 name,

@@ -94,19 +94,22 @@ def build_segment(
     line = settings.made_by
     _check_ids(column, line, seq_ids, max_seq_id)
     engine = _engine()
-    with _made(folder):
+    with new_folder(folder):
         with _scratch_file(scratch):
             norms = _save_index(engine, scratch, vectors, len(column), settings, advance)
-            with _refusals(folder):
+            with refusals(folder):
                 _split(engine, scratch, folder, norms, settings)
-        with _refusals(folder):
+        with refusals(folder):
+            labels = np.arange(1, len(column) + 1, dtype=np.uint64)
             with new_file(folder / ID_MAP) as file:
                 if line.shape == "dict":
-                    write_dict(file, column)
+                    write_dict(file, column, labels, len(column))
                 else:
                     assert seq_ids is not None
                     watermark = max_seq_id if line.keeps_watermark else None
-                    write_instance(file, column, settings.dimension, seq_ids, watermark)
+                    write_instance(
+                        file, column, labels, len(column), settings.dimension, seq_ids, watermark
+                    )
             sync_directory(folder)
             sync_directory(folder.parent)
 
@@ -138,6 +141,15 @@ class _Engine:
     is_fork: bool
 
 
+def check_engine() -> None:
+    """See whether an index can be built here.
+
+    Raises:
+        EngineMissing: hnswlib is not installed.
+    """
+    _engine()
+
+
 def _engine() -> _Engine:
     try:
         import hnswlib
@@ -148,30 +160,34 @@ def _engine() -> _Engine:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """A new folder, which goes again where the work in it fails."""
-    with _refusals(folder):
-        folder.mkdir()
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a new folder, which goes again where the work in it fails."""
+    free = not os.path.lexists(folder)
     try:
+        with refusals(folder):
+            folder.mkdir()
         yield
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        if free:  # a signal may come before mkdir() has returned
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 @contextmanager
 def _scratch_file(path: Path) -> Iterator[None]:
-    with _refusals(path):
-        path.open("xb").close()
+    free = not os.path.lexists(path)
     try:
+        with refusals(path):
+            path.open("xb").close()
         yield
     finally:
-        with _refusals(path):
-            path.unlink(missing_ok=True)
+        if free:
+            with refusals(path):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def refusals(path: Path) -> Iterator[None]:
     """What the system or hnswlib refuses becomes one line."""
     try:
         yield
@@ -199,7 +215,7 @@ def _save_index(
     Under l2 and ip Chroma never sets that: zeros are what memory usually holds.
     """
     norms = np.zeros(count, np.float32)
-    with _refusals(path):
+    with refusals(path):
         index = engine.module.Index(space=SPACES[settings.space], dim=settings.dimension)
         index.init_index(
             max_elements=count,
@@ -215,13 +231,13 @@ def _save_index(
             if settings.space == "cosine":
                 norms[first:after] = _normalise(block)
             labels = np.arange(first + 1, after + 1, dtype=np.uint64)
-            with _refusals(path):
+            with refusals(path):
                 index.add_items(block, labels, num_threads=settings.threads or -1)
         advance(len(block))
         first = after
     if bad:
         raise VectorsNotFinite(bad)
-    with _refusals(path):
+    with refusals(path):
         index.save_index(os.fsencode(path))
     return norms
 

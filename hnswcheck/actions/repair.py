@@ -1,7 +1,7 @@
 """Make a broken collection whole from every vector that still exists.
 
 A new index is built beside the old folder from what :mod:`hnswcheck.checks.salvage` found, takes
-its place under the same journal that a quarantine uses, and is audited there. The old folder
+its place under the same journal that a quarantine uses, and is verified there. The old folder
 becomes a quarantined one, so that a restore undoes the repair.
 """
 
@@ -13,24 +13,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hnswcheck.actions.choices import Choices, Embed, SegmentRepair
+from hnswcheck.actions.choices import Choices, SegmentRepair
+from hnswcheck.actions.decide import decide, is_too_long
+from hnswcheck.actions.embedder import BATCH, Embed, Embedding, Own
+from hnswcheck.actions.embedding import Embedded, embedded
 from hnswcheck.actions.exchange import exchange
-from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet
+from hnswcheck.actions.hold import reading, segment_folders, states_if_quiet, take_in_wal
 from hnswcheck.actions.quarantine import OF_SQLITE, settle
+from hnswcheck.actions.rebuild import check_engine
+from hnswcheck.actions.verify import Verification, Verify, how_to_verify, wanted
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
-from hnswcheck.checks.proof import Grade
-from hnswcheck.checks.salvage import salvage
 from hnswcheck.disk.catalog import read_collections, read_schema
-from hnswcheck.disk.database import Database
-from hnswcheck.disk.records import read_documents
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
-from hnswcheck.errors import RepairRefused
-from hnswcheck.report import Level, Report, SegmentReport
-from hnswcheck.target import Target, read_targets
+from hnswcheck.errors import RepairFailed, RepairRefused, StoreChanged
+from hnswcheck.report import Level, Report
+from hnswcheck.target import read_targets
 
 SCHEMA_ID = "hnswcheck.repair/1"
 
@@ -59,6 +58,7 @@ class RepairReport:
             "before": self.before.to_dict(),
             "after": self.after.to_dict() if self.after else None,
             "finished": list(self.finished),
+            "verified": self.verified,
             "segments": [
                 {
                     "collection": asdict(segment.collection),
@@ -68,14 +68,26 @@ class RepairReport:
                     "grades": segment.grades,
                     "use": len(segment.use),
                     "embed": len(segment.embed),
+                    "embedder": segment.embedder.label if segment.embedder else None,
                     "leave": len(segment.leave),
+                    "drop": len(segment.drop),
+                    "steps": list(segment.steps()),
                     "refused": segment.refused or None,
                     "replaced": segment.replaced,
+                    "exported": segment.exported,
+                    "verified": segment.verified or None,
+                    "not_asked": segment.not_asked or None,
                     "records": [list(record) for record in segment.records()],
                 }
                 for segment in self.segments
             ],
         }
+
+    @property
+    def verified(self) -> str | None:
+        """What was content with every new index, "none", "audit" or "engine"; None if none is."""
+        ways = [Verify(segment.verified) for segment in self.segments if segment.verified]
+        return min(ways, key=list(Verify).index).value if ways else None
 
     @property
     def refused(self) -> tuple[SegmentRepair, ...]:
@@ -90,6 +102,7 @@ class Plan:
     report: RepairReport
     folders: tuple[Path, ...]
     states: States | None
+    verify: Verify | None = None
 
 
 def repair(
@@ -98,17 +111,21 @@ def repair(
     *,
     accept: Iterable[str] = (),
     leave_unindexed: bool = False,
-    embed: Embed | None = None,
+    drop_records: bool = False,
+    embed: Embed | Own | None = None,
+    batch: int = BATCH,
     dry_run: bool = False,
     wait: float = 0.0,
     progress: Progress = silent,
+    verify: str | None = None,
 ) -> RepairReport:
     """Make the damaged collections of a store whole, without embedding what still exists.
 
     For every record the best source of its vector is found: the log, the segment's own folder,
     folders that were moved aside. Where it is proven to be the record's own, it is used. What has
-    no proven vector stops the repair, unless ``accept``, ``embed`` or ``leave_unindexed`` say what
-    to do. Then a new index with the collection's own settings takes the old one's place, and the
+    no proven vector stops the repair, unless ``accept``, ``embed``, ``leave_unindexed`` or
+    ``drop_records`` say what to do. Then a new index with the collection's own settings takes the
+    old one's place, or a copy of it in which only what is wrong is changed, if that is enough. The
     old folder is kept as a quarantine that :func:`restore` can put back.
 
     Args:
@@ -117,21 +134,38 @@ def repair(
         accept: grades to take for lack of a proven vector: "inferred", "unconfirmed", "outdated",
             "suspect".
         leave_unindexed: records without a vector stay so.
-        embed: from documents to vectors; for records without an acceptable vector.
+        drop_records: records without a vector go, with document and metadata; they are written to
+            a file of JSON lines in the persist directory first. A restore does not bring them back.
+        embed: embeds the documents of records without an acceptable vector: any function from a
+            list of texts to as many vectors; or "own" for the one that chromadb keeps with each
+            collection, which needs chromadb 1.0 or newer; or a class of chromadb's embedding
+            functions, for collections that keep it but chromadb does not know it. A run that
+            fails or is interrupted keeps the vectors below $XDG_CACHE_HOME (~/.cache), and the
+            next one goes on from there: but only where the function is recognised again, by
+            module and name, so not for a lambda, a partial, a method or another object.
+        batch: documents that it gets at a time.
         dry_run: only say what would be done; writes nothing.
         wait: seconds to wait for other processes to leave the store.
-        progress: called as vectors are indexed.
+        progress: called as the store is read, documents are embedded and vectors are indexed.
+        verify: what has to be content with a new index, else the old one comes back: "audit", at
+            level deep; "engine", chromadb, too, which reads, searches and writes a copy of the
+            collection in a process of its own; "none", nothing. By default the engine, if this
+            interpreter has a chromadb that reads the store, and there is room for the copy.
 
     Raises:
-        RepairRefused: records have no proven vector, and nothing says what to do; or the damage is
-            not in the index. Nothing was changed.
-        RepairFailed: the result was not consistent; the store is as it was.
-        EngineMissing: the extra ``repair`` is not installed.
+        RepairRefused: records have no proven vector, and nothing says what to do; the embedding
+            function cannot be had, or failed; or the damage is not in the index. Nothing was
+            changed.
+        RepairFailed: the result was not right; the store is as it was.
+        EngineMissing: the extra ``repair`` is not installed, or a chromadb that is wanted.
         StoreInUse, StoreChanged, ActionFailed: nothing was changed.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
-    choices = Choices.of(accept, leave_unindexed, embed)
-    plan = plan_repair(path, collections, choices, dry_run=dry_run, wait=wait)
+    wish = None if embed is None else Embedding.of(embed, batch)
+    choices = Choices.of(accept, leave_unindexed, wish, drop_records)
+    plan = plan_repair(
+        path, collections, choices, dry_run=dry_run, wait=wait, verify=verify, progress=progress
+    )
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
 
@@ -142,23 +176,26 @@ def plan_repair(
     *,
     dry_run: bool,
     wait: float,
+    verify: str | None = None,
+    progress: Progress = silent,
 ) -> Plan:
     """The first half of :func:`repair`; unless ``dry_run``, what was left is finished first."""
+    chosen = wanted(verify)
     question = Question.of(path, Level.STANDARD, collections)
     root = question.directory
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
         with reading(root):
-            plan = _plan(question, choices)
-    return replace(plan, report=replace(plan.report, finished=finished))
+            plan = _plan(question, choices, progress)
+    return replace(plan, report=replace(plan.report, finished=finished), verify=chosen)
 
 
-def _plan(question: Question, choices: Choices) -> Plan:
+def _plan(question: Question, choices: Choices, progress: Progress = silent) -> Plan:
     root = question.directory
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
-    store = examine(question)
-    damaged = {segment.collection.id: segment for segment in store.segments if segment.is_damaged}
+    store = examine(question, progress)
+    damaged = {s.collection.id: s for s in store.segments if s.is_damaged or is_too_long(s)}
     if any(found.id == OF_SQLITE for found in store.findings):
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
     segments: list[SegmentRepair] = []
@@ -168,49 +205,47 @@ def _plan(question: Question, choices: Choices) -> Plan:
             wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
             for target in read_targets(view, wanted, schema, with_ids=True):
                 report = damaged[target.collection.id]
-                segments.append(_decide(view.database, target, report, choices))
+                decided = decide(view.database, schema, target, report, choices)
+                if report.is_damaged or decided.mend:
+                    segments.append(decided)
     now = states_if_quiet(root, folders)
     planned = RepairReport(root, Report((store,)), tuple(segments))
     return Plan(planned, folders, before if before == now else None)
 
 
-def _decide(
-    database: Database,
-    target: Target,
-    report: SegmentReport,
-    choices: Choices,
+def _same_again(plan: Plan, choices: Choices) -> Plan:
+    """The same plan with the states of now.
+
+    Raises:
+        StoreChanged: it is not the same.
+    """
+    root = plan.report.path
+    damaged = tuple(segment.collection.id for segment in plan.report.segments)
+    with naming(root), reading(root):
+        again = _plan(Question(root, Level.STANDARD, damaged), choices)
+    if again.report.to_dict()["segments"] != plan.report.to_dict()["segments"]:
+        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was changed")
+    return replace(again, report=replace(plan.report, segments=again.report.segments))
+
+
+def _exchange(
+    root: Path,
+    segment: SegmentRepair,
+    new: Embedded | None,
+    folders: tuple[Path, ...],
+    states: States | None,
+    wait: float,
+    progress: Progress,
+    how: Verification,
 ) -> SegmentRepair:
-    none = np.zeros(0, np.int64)
-    vector = report.vector_segment or ""
-    decided = SegmentRepair(
-        report.collection, vector, report.status, report.error_ids, None, none, none, none
-    )
+    """Exchange a segment; where a smaller mend turns out not to be enough, for a new index."""
     try:
-        found = salvage(database, target)
-    except RepairRefused as error:
-        return replace(decided, refused=str(error))
-    good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
-    rest = np.flatnonzero(~good)
-    embed = leave = none
-    if choices.embed is not None and len(rest):
-        documents = read_documents(database, found.records.rowids[rest])
-        has = np.array([int(rowid) in documents for rowid in found.records.rowids[rest]], bool)
-        embed, rest = rest[has], rest[~has]
-    if choices.leave:
-        leave, rest = rest, none
-    refused = ""
-    if len(rest):
-        counts = {g.name.lower(): int(np.count_nonzero(found.grades[rest] == g)) for g in Grade}
-        named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-        refused = f"{len(rest):,} records have no proven vector ({named})"
-    return replace(
-        decided,
-        salvage=found,
-        use=np.flatnonzero(good),
-        embed=embed,
-        leave=leave,
-        refused=refused,
-    )
+        return exchange(root, segment, new, folders, states, wait, progress, how)
+    except RepairFailed:
+        if segment.mend is None:
+            raise
+    again, states = replace(segment, mend=None), states_if_quiet(root, folders)
+    return exchange(root, again, new, folders, states, wait, progress, how)
 
 
 def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
@@ -221,12 +256,22 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         raise RepairRefused(f"{report.path}: nothing was changed: {said}")
     if not report.segments:
         return replace(report, after=report.before)
+    if take_in_wal(report.path, plan.states, wait):
+        plan = _same_again(plan, choices)
+        report = plan.report
+    how = how_to_verify(report.path, plan.verify, report.segments)
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
-    for segment in report.segments:
-        done.append(exchange(report.path, segment, choices, folders, states, wait, progress))
-        folders = tuple(segment_folders(report.path))
-        states = states_if_quiet(report.path, folders)
+    if any(len(segment.embed) for segment in report.segments):
+        check_engine()  # before anybody pays for embedding
+    with embedded(report.path, report.segments, choices.embed, progress) as made:
+        for segment in report.segments:
+            new = made.get(segment.segment)
+            done.append(_exchange(report.path, segment, new, folders, states, wait, progress, how))
+            if new is not None:
+                new.kept.remove()
+            folders = tuple(segment_folders(report.path))
+            states = states_if_quiet(report.path, folders)
     with reading(report.path):
         after = Report((examine(Question(report.path)),))
     return replace(report, segments=tuple(done), after=after)

@@ -8,10 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hnswcheck.actions.balance import balance_with
-from hnswcheck.actions.hold import hold_unchanged, segment_folders, states_if_quiet
+from hnswcheck.actions.hold import (
+    hold_unchanged,
+    segment_folders,
+    states_if_quiet,
+    take_in_wal,
+)
 from hnswcheck.actions.journal import Step, perform
 from hnswcheck.actions.quarantine import settle
-from hnswcheck.actions.watermark import read_watermark
+from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import naming
 from hnswcheck.checks.ledger import Balance, replay_records
@@ -29,7 +34,7 @@ from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.segment import peek_id_map
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.view import States, find_database, list_directory, look_at, open_store
-from hnswcheck.errors import RestoreRefused, StoreUnreadable, UsageError
+from hnswcheck.errors import RestoreRefused, StoreChanged, StoreUnreadable, UsageError
 from hnswcheck.target import Target, read_targets, replay_start
 
 
@@ -91,9 +96,8 @@ def survey(path: str | os.PathLike[str]) -> tuple[tuple[Manifest, ...], tuple[st
                 found.append(read_manifest(root / (state.name + MANIFEST)))
             except StoreUnreadable as error:
                 problems.append(str(error))
-    return tuple(sorted(found, key=lambda manifest: (manifest.time, manifest.folder))), tuple(
-        problems
-    )
+    found.sort(key=lambda manifest: (manifest.time, len(manifest.folder), manifest.folder))
+    return tuple(found), tuple(problems)
 
 
 def restore(
@@ -147,6 +151,11 @@ def restore(
                 f" {plan.lost_writes:,} written and {plan.lost_deletes:,} deleted records are only"
                 " in the folder that is there now, and no longer in the WAL; nothing was changed"
             )
+        if take_in_wal(root, plan.states, wait):
+            again: _Plan = alone(root / DATABASE, _plan, (root, quarantine), progress)
+            if replace(again, states=plan.states) != plan:
+                raise StoreChanged(f"{root}: it was written meanwhile; nothing was changed")
+            plan = again
         return replace(result, displaced=_put_back(root, plan, wait), done=True)
 
 
@@ -252,8 +261,7 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
         step = Step(
             segment,
             tuple(moves),
-            row,
-            manifest.watermark,
+            (WatermarkChange(segment, row, manifest.watermark),),
             adds=tuple(manifests),
             removes=(manifest.folder + MANIFEST,),
         )

@@ -3,8 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
+from typing import Any
 
-from hnswcheck.disk.watermark import WatermarkRow, same_watermark
+from hnswcheck.disk.names import UUID
+from hnswcheck.disk.watermark import WatermarkRow, same_watermark, watermark_from_json
+from hnswcheck.errors import FormatError
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkChange:
+    """What becomes of the row of one segment; None for no row."""
+
+    segment: str
+    before: WatermarkRow | None
+    after: WatermarkRow | None
+
+    @property
+    def reversed(self) -> WatermarkChange:
+        return WatermarkChange(self.segment, self.after, self.before)
+
+
+def numbered(
+    connection: sqlite3.Connection, before: WatermarkRow | None, seq_id: int
+) -> WatermarkRow:
+    """A row with this seq_id, in the place of the one ``before``, as the store's line writes it."""
+    place = "SELECT coalesce(max(rowid), 0) + 1 FROM max_seq_id"
+    rowid = before.rowid if before else connection.execute(place).fetchone()[0]
+    columns = connection.execute("PRAGMA table_info(max_seq_id)").fetchall()
+    if (b"seq_id", b"INTEGER") in {(name, type_.upper()) for _, name, type_, *_ in columns}:
+        return WatermarkRow(rowid, "integer", seq_id)
+    return WatermarkRow(rowid, "blob", seq_id.to_bytes(8, "big").hex().upper())
 
 
 def read_watermark(connection: sqlite3.Connection, segment: str) -> WatermarkRow | None:
@@ -21,14 +50,10 @@ def read_watermark(connection: sqlite3.Connection, segment: str) -> WatermarkRow
     return WatermarkRow(rowid, type_.decode(), value if plain else _text(digits))
 
 
-def write_watermark(
-    connection: sqlite3.Connection,
-    segment: str,
-    before: WatermarkRow | None,
-    after: WatermarkRow | None,
-) -> bool:
+def write_watermark(connection: sqlite3.Connection, change: WatermarkChange) -> bool:
     """Replace a row, unless it is no longer what it was ``before``; whether it was replaced."""
-    if not same_watermark(read_watermark(connection, segment), before):
+    segment, after = change.segment, change.after
+    if not same_watermark(read_watermark(connection, segment), change.before):
         return False
     connection.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
     if after is not None:
@@ -41,6 +66,25 @@ def write_watermark(
             (None if taken else after.rowid, segment, after.raw),
         )
     return True
+
+
+def is_written(connection: sqlite3.Connection, change: WatermarkChange) -> bool:
+    """Whether the row is the new one, and not the old one."""
+    row = read_watermark(connection, change.segment)
+    return row != change.before and same_watermark(row, change.after)
+
+
+def change_from_json(found: Any) -> WatermarkChange:
+    """A change in a journal.
+
+    Raises:
+        FormatError: it is none.
+    """
+    match found:
+        case {"segment": str(segment), "before": before, "after": after} if UUID.fullmatch(segment):
+            return WatermarkChange(segment, watermark_from_json(before), watermark_from_json(after))
+        case _:
+            raise FormatError("a change that is none")
 
 
 def _text(value: object) -> str:

@@ -136,9 +136,8 @@ def replay_records(rows: Sequence[WalRow], watermark: int, records: Strings) -> 
     return Strings.of(ids)
 
 
-def replayed(records: Records, rows: Sequence[WalRow], watermark: int) -> Records:
-    """The records once METADATA has applied the rows past its watermark."""
-    pending = [row for row in rows if row.seq_id > watermark]
+def replayed(records: Records, pending: Sequence[WalRow]) -> Records:
+    """The records once METADATA has applied these rows."""
     if not pending:
         return records
     known = find((row.id for row in pending), records.ids)

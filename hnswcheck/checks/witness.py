@@ -176,6 +176,7 @@ class Witness:
         """
         if self.is_own:
             complete, balanced = self._balances(id_map)
+            complete &= self.target.start <= self.target.highest
             return (self.target.start, True, balanced) if complete else (None, False, False)
         if not OURS.fullmatch(self.folder.path.name):
             return None, False, False
@@ -185,7 +186,7 @@ class Witness:
         if manifest.watermark is None:
             return None, False, False
         mark = watermark(manifest.watermark.raw)
-        if not mark.is_number(self.target.integers):
+        if not mark.is_number(self.target.integers) or mark.value > manifest.highest_seq_id:
             return None, False, False
         never_flushed_since = self.target.vector_watermark is None and not self.target.peek.present
         return mark.value, never_flushed_since, False

@@ -67,8 +67,8 @@ class IdMap:
         total_elements_added: labels ever handed out; None if the file is cut before it.
         max_seq_id: the watermark of 0.4; a leftover elsewhere.
         id_to_label, label_to_id: the two maps, each in the order of the file.
-        ids_whole: id_to_label is, though the file may end after it.
         problem: None for a whole file.
+        ids_whole: id_to_label is, though the file may end after it.
     """
 
     shape: Shape | None
@@ -77,8 +77,8 @@ class IdMap:
     max_seq_id: int | None
     id_to_label: Pairs
     label_to_id: Pairs
-    ids_whole: bool
     problem: Problem | None
+    ids_whole: bool = True
 
 
 def decode_id_map(data: bytes) -> IdMap:
@@ -252,8 +252,8 @@ class _Parser:
             self.scalars.get(b"max_seq_id"),
             id_to_label,
             label_to_id,
-            problem is None or (cut_later and followed),
             problem,
+            problem is None or (cut_later and followed),
         )
 
     def _pairs(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hnswcheck.report import Tool
 SCHEMA_ID = "hnswcheck.quarantine/1"
 LARGEST_MANIFEST = 1 << 28
 CHUNK = 1 << 20
+DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +149,18 @@ def _file_print(found: Any) -> FilePrint:
             raise FormatError("a file that is none")
 
 
-def free_name(root: Path, segment: str, now: datetime, what: str = "quarantined") -> str:
-    """What a segment's folder can be called that is moved aside, or "rebuilt", at this time."""
-    stem = f"{segment}.{what}-{now:%Y%m%dT%H%M%SZ}"
-    names = (f"{stem}-{number}" for number in count(1))
-    taken = {path.name for path in root.iterdir()}
-    return next(name for name in names if not taken & {name, name + MANIFEST})
+def free_name(
+    root: Path, segment: str, now: datetime, what: str = "quarantined", suffix: str = ""
+) -> str:
+    """What a segment's folder can be called that is moved aside at this time; or what is new.
+
+    Its number is above those of the same second, so that the later of two is known.
+    """
+    stem = f"{segment}.{what}-{now:%Y%m%dT%H%M%SZ}-"
+    taken = (path.name.removesuffix(suffix or MANIFEST) for path in root.iterdir())
+    numbers = (name.removeprefix(stem) for name in taken if name.startswith(stem))
+    highest = max((int(number) for number in numbers if DIGITS.fullmatch(number)), default=0)
+    return f"{stem}{highest + 1}{suffix}"
 
 
 def file_prints(folder: Path, progress: Progress = silent) -> tuple[FilePrint, ...]:

@@ -12,6 +12,8 @@ OURS = re.compile(rf"({UUID.pattern})\.quarantined-\d{{8}}T\d{{6}}Z-\d+")
 MANIFEST = ".json"
 #: A new index that is to take the place of a segment's folder.
 REBUILT = re.compile(rf"({UUID.pattern})\.rebuilt-\d{{8}}T\d{{6}}Z-\d+")
+#: Records that a repair deleted, as JSON lines.
+DROPPED = re.compile(rf"({UUID.pattern})\.dropped-\d{{8}}T\d{{6}}Z-\d+\.jsonl")
 #: What hnswlib writes before it becomes the files of a new index.
 SCRATCH = ".scratch"
 #: There while an action is under way, or after one that was stopped.

@@ -8,7 +8,7 @@ import numpy as np
 
 from hnswcheck.disk.catalog import PAGE_RECORDS, integer
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.strings import Ints, Strings
+from hnswcheck.disk.strings import Flags, Ints, Strings
 from hnswcheck.disk.text import text
 from hnswcheck.disk.wal import is_complete
 from hnswcheck.errors import SqliteDamaged
@@ -57,7 +57,7 @@ def read_records(database: Database, segment: str) -> Records:
             raise SqliteDamaged("embeddings.embedding_id is no text")
         pages.append(Strings.of(ids))
         rowids.append(np.array([integer(n, "embeddings.id") for n, _, _ in page], np.int64))
-        seq_ids.append(np.array([_number(n) for _, n, _ in page], np.int64))
+        seq_ids.append(np.array([seq_id_number(n) for _, n, _ in page], np.int64))
         if len(page) < PAGE_RECORDS:
             break
         if ids[-1] <= key:
@@ -101,7 +101,7 @@ def _accounted(database: Database) -> int:
                 f"SELECT {key}, seq_id FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?",
                 (last, PAGE_RECORDS),
             )
-            known.append(np.array([_number(seq_id) for _, seq_id in page], np.int64))
+            known.append(np.array([seq_id_number(seq_id) for _, seq_id in page], np.int64))
             if len(page) < PAGE_RECORDS:
                 break
             last = integer(page[-1][0], key)
@@ -144,8 +144,26 @@ def read_documents(database: Database, rowids: Ints) -> dict[int, str]:
     return found
 
 
-def _number(seq_id: object) -> int:
-    """A seq_id: an integer in 1.x, 8 bytes big-endian before."""
+def have_documents(database: Database, rowids: Ints) -> Flags:
+    """bool (n,): which records have a document."""
+    found: list[int] = []
+    for begin in range(0, len(rowids), PAGE_DOCUMENTS):
+        page = rowids[begin : begin + PAGE_DOCUMENTS].tolist()
+        rows = database.rows(
+            "SELECT id FROM embedding_metadata WHERE key = 'chroma:document'"
+            f" AND string_value IS NOT NULL AND id IN ({', '.join('?' * len(page))})",
+            page,
+        )
+        found += [integer(rowid, "id") for (rowid,) in rows]
+    return np.isin(rowids, found)
+
+
+def seq_id_number(seq_id: object) -> int:
+    """A seq_id: an integer in 1.x, 8 bytes big-endian before.
+
+    Raises:
+        SqliteDamaged: it is neither.
+    """
     if isinstance(seq_id, bytes) and len(seq_id) == 8:
         return int.from_bytes(seq_id, "big", signed=True)
     if isinstance(seq_id, int):

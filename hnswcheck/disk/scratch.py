@@ -7,10 +7,11 @@ leaves a probe file in each directory that it considers.
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 from hnswcheck.errors import StoreUnreadable
 
@@ -26,12 +27,25 @@ def scratch_directory(store: Path | None = None) -> Iterator[Path]:
         StoreUnreadable: there is no place for one.
     """
     place = _place(store)
+    made = place / f"hnswcheck-{token_hex(8)}"  # known before it is there: a signal may come then
     try:
-        made = tempfile.TemporaryDirectory(prefix="hnswcheck-", dir=place)
-    except OSError as error:
-        raise StoreUnreadable(f"no scratch directory in {place}: {error.strerror}") from error
-    with made as name:
-        yield Path(name)
+        try:
+            made.mkdir(mode=0o700)
+        except OSError as error:
+            raise StoreUnreadable(f"no scratch directory in {place}: {error.strerror}") from error
+        yield made
+    finally:
+        _remove(made)
+
+
+def _remove(made: Path) -> None:
+    """Remove it even where a signal comes; nothing that was read is wrong where that fails."""
+    try:
+        shutil.rmtree(made)
+    except BaseException as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
 
 
 def _place(store: Path | None) -> Path:

@@ -1,14 +1,16 @@
-"""How a collection's index is to be built: M, ef_construction, threads.
+"""How a collection's index is to be built (M, ef_construction, threads), and what embeds for it.
 
 0.4 to 0.6 keep them as metadata of the segment (``hnsw:M``, ``hnsw:construction_ef``,
 ``hnsw:num_threads``: chromadb/segment/impl/vector/hnsw_params.py), 1.x in the configuration or the
-schema of the collection (``max_neighbors``, ``ef_construction``, ``num_threads``).
+schema of the collection (``max_neighbors``, ``ef_construction``, ``num_threads``). The same two
+places keep the embedding function since 1.0: {"type": "known", "name": "default", "config": {}}, or
+of type "legacy" or "unknown" and nothing else.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from hnswcheck.disk.catalog import Collection, Schema
@@ -29,6 +31,11 @@ PLACES = (
     ("vector_index", "hnsw"),
     ("hnsw_configuration",),
     ("hnsw",),
+)
+#: Where the embedding function is.
+FUNCTION_PLACES = (
+    ("keys", "#embedding", "float_list", "vector_index", "config", "embedding_function"),
+    ("embedding_function",),
 )
 
 
@@ -54,6 +61,16 @@ def read_declared_settings(
     return DeclaredSettings(**said)
 
 
+def read_embedding_function(
+    database: Database, schema: Schema, collection: Collection
+) -> dict[str, object] | None:
+    """What Chroma keeps of the embedding function of a collection; None where there is nothing."""
+    for value in _settings_json(database, schema, collection):
+        for found in _in_json(value, FUNCTION_PLACES):
+            return found
+    return None
+
+
 def _said(
     database: Database, schema: Schema, collection: Collection
 ) -> Iterator[dict[str, object]]:
@@ -67,18 +84,24 @@ def _said(
         except SchemaUnknown:
             continue
         yield {text(name): value for name, value in rows}
+    for value in _settings_json(database, schema, collection):
+        yield from _in_json(value, PLACES)
+
+
+def _settings_json(database: Database, schema: Schema, collection: Collection) -> Iterator[object]:
+    """The settings as they are kept, the newer form first."""
     for column in reversed(schema.settings_columns):
         query = f"SELECT {column} FROM collections WHERE id = CAST(? AS TEXT)"
         for (value,) in database.rows(query, (collection.id.encode(),)):
-            yield from _in_json(value)
+            yield value
 
 
-def _in_json(value: object) -> Iterator[dict[str, object]]:
+def _in_json(value: object, places: Iterable[tuple[str, ...]]) -> Iterator[dict[str, object]]:
     try:
         node = json.loads(value) if isinstance(value, bytes) else None
     except (ValueError, RecursionError):
         return
-    for path in PLACES:
+    for path in places:
         found = node
         for key in path:
             found = found.get(key) if isinstance(found, dict) else None

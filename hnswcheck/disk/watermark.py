@@ -38,7 +38,7 @@ def same_watermark(one: WatermarkRow | None, other: WatermarkRow | None) -> bool
     return (one.type, one.value) == (other.type, other.value)
 
 
-def _fits(*numbers: int) -> bool:
+def fits(*numbers: int) -> bool:
     return all(-(1 << 63) <= number < 1 << 63 for number in numbers)
 
 
@@ -51,9 +51,9 @@ def watermark_from_json(found: Any) -> WatermarkRow | None:
     match found:
         case None:
             return None
-        case {"rowid": int(rowid)} if not _fits(rowid):
+        case {"rowid": int(rowid)} if not fits(rowid):
             raise FormatError("a rowid that is none")
-        case {"rowid": int(rowid), "type": "integer", "value": int(value)} if _fits(value):
+        case {"rowid": int(rowid), "type": "integer", "value": int(value)} if fits(value):
             return WatermarkRow(rowid, "integer", value)
         case {"rowid": int(rowid), "type": "real", "value": float(value)}:
             return WatermarkRow(rowid, "real", value)

@@ -1,7 +1,7 @@
 """index_metadata.pickle as Chroma's two writers make it; see :mod:`hnswcheck.disk.idmap`.
 
-Labels are 1, 2, ... in the order of the ids, and none was ever deleted. Written in pieces: a
-million ids as Python objects in three dicts would take more memory than a small index.
+Written in pieces: a million ids as Python objects in three dicts would take more memory than a
+small index.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 from hnswcheck.disk.idmap import PERSISTENT_DATA
+from hnswcheck.disk.labels import Labels
 from hnswcheck.disk.opcodes import (
     BINGET,
     BININT,
@@ -47,8 +48,12 @@ Column = Callable[[int, int], Iterable[bytes]]
 _SET = bytes([SETITEMS])
 
 
-def write_dict(file: BinaryIO, ids: Strings) -> None:
+def write_dict(file: BinaryIO, ids: Strings, labels: Labels, last_label: int) -> None:
     """As 1.x does: a plain dict that knows neither dimension nor watermark nor seq_ids.
+
+    Args:
+        labels: uint64 (n,).
+        last_label: the one that was handed out last.
 
     Raises:
         OSError: the file cannot be written.
@@ -57,15 +62,15 @@ def write_dict(file: BinaryIO, ids: Strings) -> None:
     def texts(start: int, stop: int) -> Iterable[bytes]:
         return (_long_text(ids[i]) for i in range(start, stop))
 
-    def labels(start: int, stop: int) -> Iterable[bytes]:
-        return map(_four_bytes, range(start + 1, stop + 1))
+    def numbers(start: int, stop: int) -> Iterable[bytes]:
+        return map(_four_bytes, labels[start:stop].tolist())
 
     write = file.write
     write(bytes([PROTO, RUST_PROTOCOL, EMPTY_DICT, MARK]))
     write(_long_text(b"dimensionality") + bytes([NONE]))
-    write(_long_text(b"total_elements_added") + _four_bytes(len(ids)))
+    write(_long_text(b"total_elements_added") + _four_bytes(last_label))
     write(_long_text(b"max_seq_id") + bytes([NONE]))
-    for name, keys, values in ((b"id_to_label", texts, labels), (b"label_to_id", labels, texts)):
+    for name, keys, values in ((b"id_to_label", texts, numbers), (b"label_to_id", numbers, texts)):
         write(_long_text(name) + bytes([EMPTY_DICT]))
         for batch in _batches(len(ids), keys, values):
             write(bytes([MARK]) + batch + _SET)
@@ -73,18 +78,26 @@ def write_dict(file: BinaryIO, ids: Strings) -> None:
 
 
 def write_instance(
-    file: BinaryIO, ids: Strings, dimension: int, seq_ids: Ints, max_seq_id: int | None
+    file: BinaryIO,
+    ids: Strings,
+    labels: Labels,
+    last_label: int,
+    dimension: int,
+    seq_ids: Ints,
+    max_seq_id: int | None,
 ) -> None:
     """As 0.4 to 0.6 do: an instance of ``PersistentData``.
 
     Args:
+        labels: uint64 (n,).
+        last_label: the one that was handed out last.
         seq_ids: int64 (n,), of each record's last write.
         max_seq_id: the watermark that 0.4 keeps here; None for 0.5 and 0.6, which have none.
 
     Raises:
         OSError: the file cannot be written.
     """
-    numbers = {b"dimensionality": dimension, b"total_elements_added": len(ids)}
+    numbers = {b"dimensionality": dimension, b"total_elements_added": last_label}
     if max_seq_id is not None:
         numbers[b"max_seq_id"] = max_seq_id
     head = [
@@ -103,8 +116,8 @@ def write_instance(
     def texts_again(start: int, stop: int) -> Iterable[bytes]:
         return map(_get, range(first_id + start, first_id + stop))
 
-    def labels(start: int, stop: int) -> Iterable[bytes]:
-        return map(_number, range(start + 1, stop + 1))
+    def label_numbers(start: int, stop: int) -> Iterable[bytes]:
+        return map(_number, labels[start:stop].tolist())
 
     def writes(start: int, stop: int) -> Iterable[bytes]:
         return map(_number, seq_ids[start:stop].tolist())
@@ -113,8 +126,8 @@ def write_instance(
     frames = _Frames(file)
     frames.write(b"".join(head) + bytes([MARK]) + b"".join(attributes))
     for name, keys, values in (
-        (b"id_to_label", texts, labels),
-        (b"label_to_id", labels, texts_again),
+        (b"id_to_label", texts, label_numbers),
+        (b"label_to_id", label_numbers, texts_again),
         (b"id_to_seq_id", texts_again, writes),
     ):
         frames.write(_put(_short_text(name)) + _put(bytes([EMPTY_DICT])))

@@ -28,8 +28,9 @@ from hnswcheck.report import CollectionInfo
 REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves it all the same."
 
 CHOICES = (
-    "choose: --accept GRADE takes the vectors of a grade, --reembed MODULE:FUNCTION embeds"
-    " documents again, --leave-unindexed leaves records without a vector"
+    "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
+    " collection's own function or by --reembed MODULE:FUNCTION, --leave-unindexed leaves records"
+    " without a vector, --drop-records deletes them"
 )
 #: What each grade says of the best vector of a record.
 MEANING = {
@@ -39,6 +40,13 @@ MEANING = {
     "outdated": "from before the last operation on the record",
     "suspect": "of a mixed or deleted element",
     "lost": "nowhere",
+}
+
+#: How a new index was verified.
+VERIFIED = {
+    "none": "not verified: neither its vectors were audited, nor was Chroma asked",
+    "audit": "verified by an audit with its vectors",
+    "engine": "verified by an audit with its vectors, and by Chroma on a copy",
 }
 
 
@@ -139,12 +147,7 @@ def repair_plan(report: RepairReport) -> Iterator[Text]:
             if segment.salvage is not None:
                 yield Text(f"  {CHOICES}")
             continue
-        parts = [f"{len(segment.use):,} records from what is there"]
-        if len(segment.embed):
-            parts.append(f"{len(segment.embed):,} embedded again")
-        if len(segment.leave):
-            parts.append(f"{len(segment.leave):,} left without a vector")
-        yield Text(f"  a new index: {', '.join(parts)}")
+        yield from (Text(f"  {visible(step)}") for step in segment.steps())
 
 
 def repaired(report: RepairReport) -> Iterator[Text]:
@@ -152,6 +155,12 @@ def repaired(report: RepairReport) -> Iterator[Text]:
     path = visible(str(report.path))
     for segment in report.segments:
         yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
+        if segment.exported:
+            yield Text(f"  deleted records: {visible(segment.exported)}")
+        if segment.verified:
+            yield Text(f"  {VERIFIED[segment.verified]}")
+        if segment.not_asked:
+            yield Text(f"  Chroma was not asked: {visible(segment.not_asked)}", "yellow")
         if segment.replaced:
             yield _undo(report.path, segment.replaced)
     if report.after:
@@ -164,7 +173,8 @@ def exported(made: Export) -> Iterator[Text]:
     for grade, meaning in MEANING.items():
         if made.grades.get(grade):
             yield Text(f"{made.grades[grade]:12,} {grade:12} {meaning}")
-    yield Text(f"written: {visible(str(made.vectors))}, {visible(str(made.lines))}")
+    files = dict.fromkeys((made.vectors, made.lines))
+    yield Text(f"written: {', '.join(visible(str(file)) for file in files)}")
 
 
 def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:

@@ -1,6 +1,7 @@
 /* Follows the system calls of a child that can change files, and kills it right before one of
- * them, lets one fail, or writes all of them down. A library: the child calls volunteer() and
- * mark(), its parent follow(). What is not known to be harmless is taken for a change. */
+ * them, lets one fail, sends it a signal, or writes all of them down. A library: the child calls
+ * volunteer() and mark(), its parent follow(). What is not known to be harmless is taken for a
+ * change. Another program that the child starts is let go. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,7 @@ struct info {
   };
 };
 enum { ENTRY = 1, EXIT = 2 };
-enum { LOOK = 0, KILL = 1, FAIL_ONCE = 2, FAIL_ON = 3 };
+enum { LOOK = 0, KILL = 1, FAIL_ONCE = 2, FAIL_ON = 3, SIGNAL = 4 };
 
 struct call {
   pid_t thread;
@@ -60,7 +61,8 @@ static int changes(uint64_t nr, const uint64_t *a) {
 #ifdef SYS_open
     case SYS_open: return opens_for_change(a[1]);
     case SYS_stat: case SYS_lstat: case SYS_access: case SYS_readlink: case SYS_poll:
-    case SYS_getdents: case SYS_pipe: case SYS_select: case SYS_time:
+    case SYS_getdents: case SYS_pipe: case SYS_select: case SYS_time: case SYS_dup2:
+    case SYS_vfork:
       return 0;
 #endif
     case SYS_openat: return opens_for_change(a[2]);
@@ -92,6 +94,10 @@ static int changes(uint64_t nr, const uint64_t *a) {
     case SYS_getppid: case SYS_getuid: case SYS_geteuid: case SYS_getgid: case SYS_getegid:
     case SYS_getrandom: case SYS_getrusage: case SYS_prlimit64: case SYS_sysinfo: case SYS_uname:
     case SYS_pipe2: case SYS_ppoll: case SYS_pselect6: case SYS_restart_syscall:
+    case SYS_execve: case SYS_wait4:
+#ifdef SYS_close_range
+    case SYS_close_range:
+#endif
       return 0;
     case SYS_ioctl: return a[1] != 0x5401 && a[1] != 0x5451; /* TCGETS, FIOCLEX */
     default: return 1;
@@ -115,6 +121,8 @@ static const char *name_of(uint64_t nr) {
     case SYS_renameat2: return "renameat2";
     case SYS_unlinkat: return "unlinkat";
     case SYS_write: return "write";
+    case SYS_writev: return "writev";
+    case SYS_sendfile: return "sendfile";
     case SYS_pwrite64: return "pwrite";
     case SYS_ftruncate: return "ftruncate";
     case SYS_fsync: return "fsync";
@@ -220,14 +228,15 @@ static void answer_call(pid_t pid, int error) {
 }
 
 /* How many calls there were that can change files, between the marks; -1 if ptrace is missing.
- * The at-th is what the mode is about. The child is its own process group. */
+ * The at-th is what the mode is about. The child is its own process group. ``error`` is the
+ * number of the signal where one is to be sent. */
 long follow(pid_t child, int mode, long at, int error, const char *log_path, int *ended) {
   struct call calls[THREADS] = {0};
   FILE *log = log_path ? fopen(log_path, "w") : NULL;
   long count = 0;
   int counting = 0, status, started = 0;
   const long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK |
-                       PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL;
+                       PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
   for (;;) {
     pid_t pid = waitpid(-1, &status, __WALL);
     if (pid < 0) { count = -1; break; }
@@ -264,6 +273,7 @@ long follow(pid_t child, int mode, long at, int error, const char *log_path, int
         if (c->counted) {
           count++;
           if (mode == KILL && count == at) { kill(-child, SIGKILL); continue; }
+          if (mode == SIGNAL && count == at) kill(child, error);
           c->fails = (mode == FAIL_ONCE && count == at) || (mode == FAIL_ON && count >= at);
           if (c->fails) skip_call(pid);
         }
@@ -271,6 +281,10 @@ long follow(pid_t child, int mode, long at, int error, const char *log_path, int
         if (c->fails) answer_call(pid, error);
         if (log) print_call(log, c, c->fails ? -error : found.exit.rval);
       }
+    } else if (status >> 16 == PTRACE_EVENT_EXEC && pid != child) {
+      c->thread = 0;
+      ptrace(PTRACE_DETACH, pid, 0, 0);
+      continue;
     } else if (status >> 16) { /* a clone or fork, which we follow anyway */
       deliver = 0;
     }

@@ -1,0 +1,121 @@
+"""What real Chroma answered about a new index, judged."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hnswcheck.checks.vectors import Floats
+from hnswcheck.disk.strings import Flags, Strings, positions
+
+#: Of an HNSW index some records are not found by their own vector; of a wrong one none is.
+FEW, SHARE = 2, 0.25
+#: What a vector that was normalised, stored, and multiplied by its norm again may differ by.
+ROUNDING = 1e-5
+
+#: What each step found, by its name.
+Events = Mapping[str, Mapping[str, Any]]
+Norms = NDArray[np.float64]
+
+
+def complaints(
+    events: Events, records: Strings, ids: Sequence[str], vectors: Floats, new: Floats, space: str
+) -> Iterator[str]:
+    """What is wrong with it, the gravest first.
+
+    Args:
+        events: see :mod:`hnswcheck.actions.in_chroma`.
+        records: all ids that there are.
+        ids: of those that were read and searched for; ``vectors`` float32 (k, dimension) are
+            theirs.
+        new: float32 (dimension,), of the record that was added.
+    """
+    total = len(records)
+    if (counted := events["count()"]["count"]) != total:
+        yield f"Chroma counts {counted:,} records, and there are {total:,}"
+    if ids:
+        yield from _wrong_vectors(events["get() of vectors"], ids, vectors, space)
+        yield from _wrong_hits(events["query()"], records, ids, vectors, space)
+    added = events["add()"]
+    kept = _same(_unpacked(added["vectors"]), new[None], space).all()
+    if added["count"] != total + 1 or not kept:
+        yield "Chroma does not hold a record that it added"
+    if events["delete()"]["count"] != total:
+        yield "Chroma still has a record that it deleted"
+
+
+def _wrong_vectors(
+    found: Mapping[str, Any], ids: Sequence[str], vectors: Floats, space: str
+) -> Iterator[str]:
+    place = {id: i for i, id in enumerate(found["ids"])}
+    if absent := [id for id in ids if id not in place]:
+        yield f"Chroma has no vector of {_some(absent, ids)}"
+        return
+    read = _unpacked(found["vectors"])[[place[id] for id in ids]]
+    same = _same(read, vectors, space).tolist()
+    if wrong := [id for id, is_same in zip(ids, same, strict=True) if not is_same]:
+        yield f"Chroma has another vector than was put in of {_some(wrong, ids)}"
+
+
+def _wrong_hits(
+    found: Mapping[str, Any], records: Strings, ids: Sequence[str], vectors: Floats, space: str
+) -> Iterator[str]:
+    hits = list(dict.fromkeys(hit for each in found["hits"] for hit in each))
+    known = positions(Strings.of(hit.encode() for hit in hits), records)
+    if phantoms := [hit for hit, at in zip(hits, known.tolist(), strict=True) if at < 0]:
+        yield f"Chroma finds what is no record: {_some(phantoms, hits)}"
+    if space == "ip":  # there the nearest of a vector need not be itself
+        return
+    norms = _norms(vectors)
+    # Chroma computes in float32; and among many equal vectors it is enough to find the others.
+    near = ROUNDING * (np.maximum(1.0, norms**2) if space == "l2" else np.ones(len(ids)))
+    findable = np.ones(len(ids), bool) if space == "l2" else _is_normal(norms)
+    answers = zip(ids, found["hits"], found["distances"], strict=True)
+    missed = [
+        id
+        for (id, own, distances), limit, may in zip(
+            answers, near.tolist(), findable.tolist(), strict=True
+        )
+        if may and id not in own and not (distances and max(distances) <= limit)
+    ]
+    if len(missed) > max(FEW, SHARE * len(ids)):
+        yield f"Chroma does not find by its own vector {_some(missed, ids)}"
+
+
+def _unpacked(texts: Sequence[str]) -> Floats:
+    vectors = [np.frombuffer(base64.b64decode(text), "<f4") for text in texts]
+    return np.array(vectors, np.float32)
+
+
+def _same(found: Floats, put: Floats, space: str) -> Flags:
+    """bool (k,): as far as float32 goes; under cosine they were normalised in between."""
+    if found.shape != put.shape:
+        return np.zeros(len(put), bool)
+    if space == "cosine":
+        norms = _norms(put)
+        difference = np.abs(found.astype(np.float64) - put).max(axis=1)
+        same: Flags = (difference <= ROUNDING * norms) | ~_is_normal(norms)
+    else:
+        same = (found == put).all(axis=1)
+    return same
+
+
+def _norms(vectors: Floats) -> Norms:
+    norms: Norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return norms
+
+
+def _is_normal(norms: Norms) -> Flags:
+    """Where a norm is no normal float32, Chroma's own arithmetic loses the vector."""
+    limits = np.finfo(np.float32)
+    normal: Flags = (norms >= limits.tiny) & (norms <= limits.max)
+    return normal
+
+
+def _some(chosen: Sequence[str], of: Sequence[str]) -> str:
+    few = ", ".join(map(repr, chosen[:3])) + (", ..." if len(chosen) > 3 else "")
+    return f"{len(chosen)} of {len(of)} records ({few})"

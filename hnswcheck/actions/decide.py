@@ -1,0 +1,113 @@
+"""What is to be done about one collection: vectors enough, or why not; and how little is enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hnswcheck.actions.balance import balance_with
+from hnswcheck.actions.choices import Choices, SegmentRepair
+from hnswcheck.actions.index_settings import LINES
+from hnswcheck.actions.mends import TOO_LONG, choose_mend
+from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import Salvage, salvage
+from hnswcheck.disk.catalog import Schema
+from hnswcheck.disk.database import Database
+from hnswcheck.disk.manifest import as_text
+from hnswcheck.disk.records import have_documents
+from hnswcheck.disk.segment import LINKS
+from hnswcheck.disk.settings import read_embedding_function
+from hnswcheck.disk.strings import Ints
+from hnswcheck.errors import RepairRefused
+from hnswcheck.report import SegmentReport
+from hnswcheck.target import Target
+
+
+def decide(
+    database: Database,
+    schema: Schema,
+    target: Target,
+    report: SegmentReport,
+    choices: Choices,
+) -> SegmentRepair:
+    """Find the best source for each record, and what the choices say of those without proof.
+
+    Raises:
+        StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
+    """
+    none = np.zeros(0, np.int64)
+    decided = SegmentRepair(
+        report.collection,
+        report.vector_segment or "",
+        report.metadata_segment,
+        report.status,
+        report.error_ids,
+        salvage=None,
+        use=none,
+        embed=none,
+        leave=none,
+        drop=none,
+    )
+    try:
+        found = salvage(database, target)
+    except RepairRefused as error:
+        return replace(decided, refused=str(error))
+    good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
+    rest = np.flatnonzero(~good)
+    embed = leave = drop = none
+    embedder, refused = None, ""
+    if choices.embed is not None and len(rest):
+        has = found.settled[rest] & have_documents(database, found.records.rowids[rest])
+        embed, rest = rest[has], rest[~has]
+    if choices.embed is not None and len(embed):
+        try:
+            function = read_embedding_function(database, schema, target.collection)
+            embedder = choices.embed.embedder(function)
+        except RepairRefused as error:
+            refused = str(error)
+    if choices.leave:
+        leave, rest = rest, none
+    if choices.drop:
+        settled = found.settled[rest]
+        drop, rest = rest[settled], rest[~settled]
+    mend = None
+    in_sqlite = not LINES[schema.line].keeps_watermark
+    if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
+        mend = choose_mend(target, frozenset(report.error_ids), found)
+    present, _ = balance_with(target, target.folder, target.start, found.records.ids)
+    kept = int(good.sum()) + len(embed) + len(leave)
+    return replace(
+        decided,
+        salvage=found,
+        missing=len(present.missing) if present else None,
+        strangers=tuple(sorted(map(as_text, present.phantom))) if present else None,
+        use=np.flatnonzero(good),
+        embed=embed,
+        leave=leave,
+        drop=drop,
+        mend=mend,
+        refused=refused or _refusal(found, rest, choices, kept),
+        embedder=embedder,
+    )
+
+
+def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
+    """Why nothing is done; empty if it is."""
+    if choices.drop and not kept:
+        return "no record would be left; delete the collection with Chroma instead"
+    if not len(rest):
+        return ""
+    counts = {g.name.lower(): int(np.count_nonzero(found.grades[rest] == g)) for g in Grade}
+    named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    if choices.drop:
+        return f"{len(rest):,} records ({named}) have writes in the log that Chroma applies first"
+    return f"{len(rest):,} records have no proven vector ({named})"
+
+
+def is_too_long(segment: SegmentReport) -> bool:
+    """Whether link_lists.bin holds more than its records, which is no error."""
+    return any(
+        found.id == TOO_LONG and LINKS in found.sample and isinstance(found.found, int)
+        for found in segment.findings
+    )

@@ -1,0 +1,221 @@
+"""Changes smaller than a new index, where one is enough.
+
+The files of a folder are kept: the segment's own, or one that was moved aside. What may be wrong is
+who its elements belong to, where replay begins, and what lies behind the last link list. So the id
+map is written anew, with every element that is nobody's marked deleted; the watermark is set to the
+moment that the folder is of, or before everything that the log still has, as replaying an operation
+again changes nothing; link_lists.bin is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hnswcheck.actions.index_settings import LARGEST_COUNT
+from hnswcheck.checks.ledger import balance, check_watermark, replay_index
+from hnswcheck.checks.proof import FolderProof
+from hnswcheck.checks.salvage import FIRST_FOLDER, LOG, Salvage
+from hnswcheck.disk.idmap import IdMap, Pairs, Shape
+from hnswcheck.disk.labels import Labels
+from hnswcheck.disk.level0 import Elements
+from hnswcheck.disk.records import Records
+from hnswcheck.disk.segment import LINKS, SegmentFolder, open_segment
+from hnswcheck.disk.strings import Ints, positions
+from hnswcheck.target import Target
+
+#: Errors of a segment's own folder that go with a new id map, a new watermark, or shorter links.
+CURABLE = {
+    "element-unmapped",
+    "id-map-invalid",
+    "id-map-label-out-of-range",
+    "id-map-missing",
+    "id-map-not-inverse",
+    "id-map-truncated",
+    "label-missing",
+    "label-tombstoned",
+    "records-missing",
+    "records-phantom",
+    "replay-blocked",
+    "watermark-encoding",
+    "watermark-impossible",
+}
+#: A warning that is worth a change.
+TOO_LONG = "file-oversized"
+
+
+@dataclass(frozen=True, slots=True)
+class Relabelling:
+    """A new id map.
+
+    Attributes:
+        chosen: int64 (m,): the records that it names.
+        labels: uint64 (m,): of their elements.
+        last_label: the label that was handed out last.
+        dead: int64: elements that are nobody's and not marked deleted yet.
+    """
+
+    chosen: Ints
+    labels: Labels
+    last_label: int
+    dead: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """What is done to a folder so that it is the segment's, and whole.
+
+    Attributes:
+        folder: whose files are kept.
+        adopted: it is not the segment's own.
+        start: VECTOR's new watermark, after which Chroma replays the log; None if it is right.
+        relabelling: None where the id map is right.
+        links_size: bytes that link_lists.bin keeps; None for all.
+    """
+
+    folder: Path
+    adopted: bool
+    start: int | None
+    relabelling: Relabelling | None
+    links_size: int | None
+
+    @property
+    def changes_files(self) -> bool:
+        """Whether a new folder takes the place of the segment's own."""
+        return self.adopted or self.relabelling is not None or self.links_size is not None
+
+    def describe(self) -> Iterator[str]:
+        """What is done, a line each."""
+        if self.adopted:
+            yield f"take over {self.folder.name}"
+        if new := self.relabelling:
+            yield f"write the id map anew: {len(new.chosen):,} records"
+            if len(new.dead):
+                yield f"mark {len(new.dead):,} elements deleted that belong to no record"
+        if self.links_size is not None:
+            yield f"cut link_lists.bin behind its last record, at {self.links_size:,} bytes"
+        if self.start is not None:
+            yield f"set VECTOR's watermark to {self.start}"
+
+
+def choose_mend(target: Target, errors: frozenset[str], found: Salvage) -> Mend | None:
+    """A change smaller than a new index, by which every record gets its best vector, if there is.
+
+    Args:
+        errors: ids of the findings that are errors.
+
+    Raises:
+        StoreChanged, StoreUnreadable: a folder could not be read.
+    """
+    for number, (folder, proof) in enumerate(
+        zip(found.folders, found.proofs, strict=True), FIRST_FOLDER
+    ):
+        adopted = folder.path != target.folder
+        elsewhere = ~np.isin(found.sources, [LOG, number])
+        if proof is None or proof.mixed or elsewhere.any():
+            continue
+        if not adopted and not errors <= CURABLE:
+            continue
+        segment = open_segment(folder.path)
+        if segment.header is None or segment.header.count != len(folder.elements.labels):
+            continue
+        mend = _mend(target, segment, found, proof, number, adopted)
+        if mend is not None:
+            return mend
+    return None
+
+
+def last_operation(target: Target) -> int:
+    """The last operation on the collection that sqlite has or will have."""
+    rows = target.read_all_wal()
+    return max(rows[-1].seq_id if rows else 0, min(target.metadata_start, target.highest))
+
+
+def _mend(
+    target: Target,
+    segment: SegmentFolder,
+    found: Salvage,
+    proof: FolderProof,
+    number: int,
+    adopted: bool,
+) -> Mend | None:
+    elements = found.folders[number - FIRST_FOLDER].elements
+    start = _start(target, proof)
+    id_map, relabelling = segment.read_id_map(), None
+    if not (id_map and _fits(id_map, elements) and _balances(target, found, start, id_map)):
+        relabelling = _relabelling(found, proof, elements, id_map)
+        if relabelling is None:
+            return None
+        renewed = _renewed(relabelling, found.records, target.integers)
+        if not _balances(target, found, start, renewed):
+            return None
+    mark = target.vector_watermark
+    right = mark is not None and mark.value == start
+    right &= not any(check_watermark(mark, target.integers, target.highest, "VECTOR"))
+    size = _links_size(segment)
+    return Mend(segment.path, adopted, None if right else start, relabelling, size)
+
+
+def _start(target: Target, proof: FolderProof) -> int:
+    """The moment of the folder, or one before all that the log has."""
+    if proof.moment is not None and 0 <= proof.moment <= target.highest:
+        return proof.moment
+    rows = target.read_all_wal()
+    return rows[0].seq_id - 1 if rows else last_operation(target)
+
+
+def _fits(id_map: IdMap, elements: Elements) -> bool:
+    """Whether an id map and elements say the same: each live element has an id, each id one."""
+    if id_map.problem is not None or id_map.total_elements_added is None:
+        return False
+    forward, backward = id_map.id_to_label, id_map.label_to_id
+    at = positions(forward.ids, backward.ids)
+    if len(at) != len(backward.ids) or (at < 0).any():
+        return False
+    live = np.sort(elements.labels[~elements.tombstoned])
+    return (
+        np.array_equal(forward.labels, backward.labels[at])
+        and np.array_equal(np.sort(forward.labels).astype(np.uint64), live)
+        and id_map.total_elements_added >= int(elements.labels.max(initial=0))
+    )
+
+
+def _relabelling(
+    found: Salvage, proof: FolderProof, elements: Elements, id_map: IdMap | None
+) -> Relabelling | None:
+    """An id map of the records that have a good element; None if there is none."""
+    chosen = np.flatnonzero((proof.element >= 0) & ~proof.tombstoned & ~proof.damaged)
+    at = proof.element[chosen]
+    if not len(at) or len(np.unique(at)) != len(at):
+        return None
+    dead = ~elements.tombstoned
+    dead[at] = False
+    total = (id_map.total_elements_added if id_map else None) or 0
+    last_label = max(int(elements.labels.max()), total)
+    if last_label > LARGEST_COUNT:
+        return None
+    return Relabelling(chosen, elements.labels[at], last_label, np.flatnonzero(dead))
+
+
+def _renewed(new: Relabelling, records: Records, integers: bool) -> IdMap:
+    pairs = Pairs(records.ids.take(new.chosen), new.labels.astype(np.int64))
+    shape: Shape = "dict" if integers else "instance"
+    return IdMap(shape, None, new.last_label, None, pairs, pairs, None)
+
+
+def _balances(target: Target, found: Salvage, start: int, id_map: IdMap) -> bool:
+    """Whether replay from there makes both sides name the same records."""
+    replay = replay_index(target.read_all_wal(), start, id_map, None, target.revives)
+    after = balance(found.records.ids, replay, id_map.id_to_label.ids)
+    return not (after.missing or after.phantom)
+
+
+def _links_size(segment: SegmentFolder) -> int | None:
+    """Where link_lists.bin should end; None where it does."""
+    links = segment.read_links()
+    if links is None or links.bad is not None:
+        return None
+    return links.used_bytes if segment.states[LINKS].size > links.used_bytes else None
