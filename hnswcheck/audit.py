@@ -363,7 +363,7 @@ class _Audit:
                 return probe(target, folder)
             if self.level is Level.DEEP:
                 return deep(target, folder, self.view.database, self.sampler, meter.advance)
-            return standard(target, folder, self.sampler, meter.advance)
+            return standard(target, folder, self.view.database, self.sampler, meter.advance)
         except StoreUnreadable as error:
             return target.report([finding(error.finding, 1, [path_text(str(error))])])
         except MemoryError as error:

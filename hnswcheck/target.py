@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from hnswcheck.checks.ledger import check_watermark, count_pending
@@ -18,7 +18,9 @@ from hnswcheck.disk.catalog import (
     read_watermarks,
 )
 from hnswcheck.disk.database import Database
+from hnswcheck.disk.records import History, read_history
 from hnswcheck.disk.segment import Peek, SegmentFolder, peek_id_map
+from hnswcheck.disk.settings import DeclaredSettings, read_declared_settings
 from hnswcheck.disk.strings import Strings
 from hnswcheck.disk.view import StoreView
 from hnswcheck.disk.wal import WalRow, highest_seq_id, read_wal, read_wal_summary
@@ -61,6 +63,8 @@ class Target:
         integers: this Chroma line writes watermarks as INTEGER.
         read_all_wal: reads every WAL row of the collection, for damaged segments.
         aside: folders that were once its segment's, newest name first.
+        settings: reads how the collection says that its index is built.
+        history: reads what the whole store still knows of its operations, once for all targets.
     """
 
     collection: Collection
@@ -78,6 +82,8 @@ class Target:
     unreadable: str | None
     read_all_wal: Callable[[], Sequence[WalRow]]
     aside: Sequence[Path]
+    settings: Callable[[], DeclaredSettings]
+    history: Callable[[], History]
 
     def with_ids(self) -> Target:
         """The same with its record ids read now.
@@ -266,6 +272,7 @@ def read_targets(
     in_order = [by_segment[segment].id for segment in sorted(by_segment, key=str.encode)]
     all_rows = AllRows(database, rust, {c: (totals or {}).get(c, 0) for c in in_order})
     aside = quarantined_folders(view.root)
+    history = cache(partial(read_history, database))
 
     def target(segment: str, ids: Callable[[], Strings]) -> Target:
         c = by_segment.pop(segment)
@@ -284,6 +291,8 @@ def read_targets(
             unreadable.get(c.id),
             partial(all_rows.of, c.id),
             aside.get(c.vector.id, ()),
+            partial(read_declared_settings, database, schema, c),
+            history,
         )
 
     if with_ids:

@@ -147,6 +147,8 @@ def test_one_damaged_among_many_is_found(tmp_path: Path) -> None:
 
 
 def test_many_damaged_ones_share_one_reading_of_the_log(tmp_path: Path) -> None:
+    """Of each only its own records are read once more."""
+
     def statements(count: int) -> Counter[str]:
         written = write_store(tmp_path / str(count), small_collections(count))
         for one in written:
@@ -156,6 +158,8 @@ def test_many_damaged_ones_share_one_reading_of_the_log(tmp_path: Path) -> None:
             (store,) = hnswcheck.audit(tmp_path / str(count)).stores
         bad = [s for s in store.segments if s.status == "corrupt"]
         assert len(bad) == count // 2  # the others were never flushed
+        (own,) = [sql for sql in seen if sql.startswith("SELECT id, seq_id, embedding_id")]
+        assert seen.pop(own) == len(bad)
         return seen
 
     assert statements(200) == statements(20)

@@ -43,7 +43,7 @@ MENDS = {
     "1.5.9-damaged-record-deleted": [ANEW, DEAD, VECTOR],
     "1.5.9-damaged-log-lost-a-deletion": [ANEW, DEAD, VECTOR],
     "1.5.9-damaged-id-map-not-inverse": [ANEW, DEAD],
-    "1.5.9-damaged-id-map-without-stop": [ANEW, DEAD, VECTOR],
+    "1.5.9-damaged-id-map-without-stop": [ANEW, DEAD],
     "1.5.9-damaged-total-too-small": [ANEW],
     "1.5.9-damaged-tombstone-cleared": [ANEW, DEAD, VECTOR],
     "1.5.9-interrupted-flush-of-deletions": [ANEW, DEAD],

@@ -9,21 +9,30 @@ from stores import unpack
 
 import hnswcheck
 
-# Each store has 88 records after replay, 7 of them with a vector that only the WAL has; of those
-# that a flush has seen, one more was updated since. (segment, WAL, quarantine, suspect, lost)
+# Each store has 88 records after replay. The log still has the vectors of 8: of 7 that no flush has
+# seen, and of the last one that one has. (segment, WAL, quarantine, suspect, lost)
 KNOWN = {
-    "1.5.9-damaged-folder-renamed": (0, 7, 81, 0, 0),
-    "1.5.9-damaged-folder-deleted": (0, 7, 0, 0, 81),
+    "1.5.9-damaged-folder-renamed": (0, 8, 80, 0, 0),
+    "1.5.9-damaged-folder-deleted": (0, 8, 0, 0, 80),
     "1.5.9-damaged-folder-deleted-unpurged": (0, 88, 0, 0, 0),
-    "1.5.9-damaged-quarantine-beside": (81, 7, 0, 0, 0),
+    "1.5.9-damaged-quarantine-beside": (81, 7, 0, 0, 0),  # sound: as Chroma reads it
     "1.5.9-damaged-live-tombstoned-and-blocked": (80, 8, 0, 0, 0),
     "1.5.9-damaged-label-twice": (0, 8, 0, 79, 1),
     "1.5.9-damaged-data-cut": (79, 8, 0, 0, 1),
+    "1.5.9-damaged-data-halved": (36, 8, 0, 0, 44),
+    "1.5.9-damaged-data-deleted": (0, 8, 0, 0, 80),
+    "1.5.9-damaged-count-too-small": (80, 8, 0, 0, 0),
     "1.5.9-damaged-links-garbage": (80, 8, 0, 0, 0),
-    # What the cut took away may still have an element: not lost, but not told either.
-    "1.5.9-damaged-id-map-empty": (0, 7, 0, 0, None),
-    "1.5.9-damaged-id-map-deleted": (None, 7, 0, None, None),
-    "1.5.9-damaged-header-deleted": (None, 8, 0, None, None),
+    # What no id map names is put together by the order of the records.
+    "1.5.9-damaged-id-map-empty": (80, 8, 0, 0, 0),
+    "1.5.9-damaged-id-map-deleted": (80, 8, 0, 0, 0),
+    "1.5.9-damaged-id-map-halved": (80, 8, 0, 0, 0),
+    "0.6.3-damaged-id-map-halved": (53, 28, 0, 0, 7),  # 0.x has no such order
+    "1.5.9-damaged-header-deleted": (80, 8, 0, 0, 0),
+    "0.6.3-damaged-header-deleted": (60, 28, 0, 0, 0),
+    # Nobody can tell what the records are.
+    "1.5.9-damaged-log-vector-odd": (None, None, None, None, None),
+    "1.5.9-damaged-log-encoding-unknown": (None, None, None, None, None),
 }
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from hnswcheck.actions.embedder import Embedder, Embedding
 from hnswcheck.actions.mends import Mend
-from hnswcheck.actions.salvage import Salvage
 from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import Salvage
 from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.text import text
 from hnswcheck.errors import UsageError

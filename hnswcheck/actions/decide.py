@@ -9,15 +9,15 @@ import numpy as np
 from hnswcheck.actions.balance import balance_with
 from hnswcheck.actions.choices import Choices, SegmentRepair
 from hnswcheck.actions.index_settings import LINES
-from hnswcheck.actions.manifest import as_text
 from hnswcheck.actions.mends import TOO_LONG, choose_mend
-from hnswcheck.actions.salvage import Salvage, salvage
 from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import Salvage, salvage
 from hnswcheck.disk.catalog import Schema
 from hnswcheck.disk.database import Database
+from hnswcheck.disk.manifest import as_text
 from hnswcheck.disk.records import have_documents
 from hnswcheck.disk.segment import LINKS
-from hnswcheck.disk.settings import read_declared_settings, read_embedding_function
+from hnswcheck.disk.settings import read_embedding_function
 from hnswcheck.disk.strings import Ints
 from hnswcheck.errors import RepairRefused
 from hnswcheck.report import SegmentReport
@@ -49,10 +49,8 @@ def decide(
         leave=none,
         drop=none,
     )
-    balanced = report.ledger.missing == 0 and report.ledger.phantom == 0
     try:
-        settings = read_declared_settings(database, schema, target.collection)
-        found = salvage(database, target, settings, balanced)
+        found = salvage(database, target)
     except RepairRefused as error:
         return replace(decided, refused=str(error))
     good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])

@@ -15,19 +15,15 @@ from hnswcheck.actions.embedding import Embedded
 from hnswcheck.actions.hold import Held, hold, hold_unchanged, reading, states_if_quiet
 from hnswcheck.actions.journal import Step, is_unfinished, perform, recover
 from hnswcheck.actions.make import Made, discard, make
-from hnswcheck.actions.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.actions.sample import Sample
 from hnswcheck.actions.verify import Verification, Verify
-from hnswcheck.actions.watermark import (
-    WatermarkChange,
-    WatermarkRow,
-    numbered,
-    read_watermark,
-)
+from hnswcheck.actions.watermark import WatermarkChange, numbered, read_watermark
 from hnswcheck.apart import Progress
 from hnswcheck.audit import Question, examine
+from hnswcheck.disk.manifest import FilePrint, Manifest, file_prints, free_name
 from hnswcheck.disk.names import DROPPED, MANIFEST
 from hnswcheck.disk.view import States, list_directory
+from hnswcheck.disk.watermark import WatermarkRow
 from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, UsageError
 from hnswcheck.report import Level, StoreReport
 

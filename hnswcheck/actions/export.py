@@ -13,14 +13,13 @@ import numpy as np
 from hnswcheck.actions.durable import replacing
 from hnswcheck.actions.parquet import is_parquet, need_pyarrow, write_parquet
 from hnswcheck.actions.rows import Page, rows_of
-from hnswcheck.actions.salvage import NOWHERE, Salvage, salvage
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
 from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import NOWHERE, Salvage, salvage
 from hnswcheck.disk.catalog import Collection, read_collections, read_schema
 from hnswcheck.disk.database import DATABASE, Database
 from hnswcheck.disk.scratch import scratch_directory
-from hnswcheck.disk.settings import read_declared_settings
 from hnswcheck.disk.view import open_store
 from hnswcheck.errors import ActionFailed, RepairRefused, UsageError
 from hnswcheck.report import Level
@@ -93,9 +92,7 @@ def _export(question: Question, output: Path, progress: Progress = silent) -> Ex
         if collection.vector is None or collection.metadata is None:
             raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")
         (target,) = read_targets(view, [collection], schema, with_ids=True)
-        settings = read_declared_settings(view.database, schema, collection)
-        balanced = report.ledger.missing == 0 and report.ledger.phantom == 0
-        result = salvage(view.database, target, settings, balanced)
+        result = salvage(view.database, target)
         total = len(result.grades)
         pages = rows_of(result, np.arange(total), view.database)
         rows = _told(pages, total, progress, collection)

@@ -16,16 +16,16 @@ from hnswcheck.actions.copying import copy_mended
 from hnswcheck.actions.durable import new_file
 from hnswcheck.actions.embedding import Embedded
 from hnswcheck.actions.index_settings import IndexSettings, estimate
-from hnswcheck.actions.manifest import free_name
 from hnswcheck.actions.mends import Mend, last_operation
 from hnswcheck.actions.rebuild import build_segment, refusals
 from hnswcheck.actions.rows import rows_of
-from hnswcheck.actions.salvage import Salvage
 from hnswcheck.actions.sample import Sample
 from hnswcheck.apart import Progress
+from hnswcheck.checks.salvage import Salvage
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.disk.catalog import Schema, read_collections, read_schema
 from hnswcheck.disk.database import Database
+from hnswcheck.disk.manifest import free_name
 from hnswcheck.disk.names import SCRATCH
 from hnswcheck.disk.segment import LINKS
 from hnswcheck.disk.settings import read_declared_settings

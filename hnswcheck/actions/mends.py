@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from hnswcheck.actions.index_settings import LARGEST_COUNT
-from hnswcheck.actions.salvage import FIRST_FOLDER, LOG, Salvage
 from hnswcheck.checks.ledger import balance, check_watermark, replay_index
 from hnswcheck.checks.proof import FolderProof
+from hnswcheck.checks.salvage import FIRST_FOLDER, LOG, Salvage
 from hnswcheck.disk.idmap import IdMap, Pairs, Shape
 from hnswcheck.disk.labels import Labels
 from hnswcheck.disk.level0 import Elements

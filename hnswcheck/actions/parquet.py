@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hnswcheck.actions.rows import Page
-from hnswcheck.actions.salvage import NOWHERE, Salvage
+from hnswcheck.checks.salvage import NOWHERE, Salvage
 from hnswcheck.disk.database import Database
 from hnswcheck.errors import ActionFailed, ExtraMissing
 

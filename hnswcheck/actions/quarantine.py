@@ -22,7 +22,6 @@ from hnswcheck.actions.hold import (
     take_in_wal,
 )
 from hnswcheck.actions.journal import DRAFT, Step, is_unfinished, perform, recover
-from hnswcheck.actions.manifest import Manifest, as_text, file_prints, free_name
 from hnswcheck.actions.users import users_of
 from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
@@ -31,6 +30,7 @@ from hnswcheck.checks.ledger import check_rows, replay_index, replay_records
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import DATABASE
+from hnswcheck.disk.manifest import Manifest, as_text, file_prints, free_name
 from hnswcheck.disk.names import MANIFEST, REBUILT
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.view import States, check_path, list_directory, open_store

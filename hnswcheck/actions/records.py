@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hnswcheck.actions.watermark import fits
 from hnswcheck.disk.records import seq_id_number
+from hnswcheck.disk.watermark import fits
 from hnswcheck.errors import FormatError
 
 #: (rowid in ``embeddings``, seq_id): a rowid alone may be another record's by now.

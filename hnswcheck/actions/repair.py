@@ -1,6 +1,6 @@
 """Make a broken collection whole from every vector that still exists.
 
-A new index is built beside the old folder from what :mod:`hnswcheck.actions.salvage` found, takes
+A new index is built beside the old folder from what :mod:`hnswcheck.checks.salvage` found, takes
 its place under the same journal that a quarantine uses, and is verified there. The old folder
 becomes a quarantined one, so that a restore undoes the repair.
 """

@@ -15,7 +15,6 @@ from hnswcheck.actions.hold import (
     take_in_wal,
 )
 from hnswcheck.actions.journal import Step, perform
-from hnswcheck.actions.manifest import Manifest, as_text, file_prints, free_name, read_manifest
 from hnswcheck.actions.quarantine import settle
 from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
@@ -30,6 +29,7 @@ from hnswcheck.disk.catalog import (
     watermark,
 )
 from hnswcheck.disk.database import DATABASE, Database
+from hnswcheck.disk.manifest import Manifest, as_text, file_prints, free_name, read_manifest
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.segment import peek_id_map
 from hnswcheck.disk.strings import find

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from hnswcheck.actions.salvage import Salvage
 from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import Salvage
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.records import PAGE_DOCUMENTS, Value, read_metadata
 from hnswcheck.disk.strings import Ints

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hnswcheck.actions.salvage import Salvage
+from hnswcheck.checks.salvage import Salvage
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.strings import Ints

@@ -1,4 +1,4 @@
-"""Whose element is it, when the id map is gone?
+"""Whose element is it, when the id map is gone, or half of it?
 
 Chroma 1.x hands out labels in the order of the log, and sqlite makes rows in the same order: the
 live labels, ascending, are the ids of one moment in the order of their rows. Which moment it was
@@ -8,30 +8,56 @@ each later moment are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from hnswcheck.checks.between import lay_out
 from hnswcheck.disk.labels import Labels
 from hnswcheck.disk.records import Records
-from hnswcheck.disk.strings import find
+from hnswcheck.disk.strings import Ints, find
 from hnswcheck.disk.wal import WalRow
+
+#: So many sets of ids are tried at most; each takes as long as the records are many.
+MOST_LAYOUTS = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A moment at which the files may have been written.
+    """The moment at which the files may have been written.
 
     Attributes:
         moment: the last operation that they hold.
-        labels: uint64 (n,): the label of each record, 0 for those that were made later.
-        vectors: what the log says of them: seq_id by label.
+        labels: uint64 (n,): the label of each record, 0 for those that were made later and those
+            whose label cannot be told.
+        sure: the log proves it.
     """
 
     moment: int
     labels: Labels
-    vectors: dict[int, int]
+    sure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What is known besides the order.
+
+    Attributes:
+        flushed: VECTOR's watermark.
+        vectors: the rows up to there that wrote the vector of an id.
+        made: the id that the operation at the watermark made, if it made one.
+        labels: uint64 (n,): of each record, as far as half an id map tells, else 0.
+        strangers: the same for ids that are no records any more.
+        holds: whether the element of a label holds the vector of a row of the log.
+    """
+
+    flushed: int
+    vectors: Mapping[bytes, int]
+    made: bytes | None
+    labels: Labels
+    strangers: Mapping[bytes, int]
+    holds: Callable[[int, int], bool]
 
 
 @dataclass(slots=True)
@@ -50,62 +76,182 @@ class _Ids:
     made: dict[bytes, None]
     vectors: dict[bytes, int]
 
-    def apply(self, row: WalRow) -> None:
-        exists = row.id in self.made or row.id in self.old or row.id in self.unplaced
+    def __contains__(self, id: bytes) -> bool:
+        return id in self.made or id in self.old or id in self.unplaced
+
+    def __len__(self) -> int:
+        return len(self.made) + len(self.old) + len(self.unplaced)
+
+    def apply(self, row: WalRow) -> bool:
+        """Go on by one row; whether other ids are there then."""
+        exists = row.id in self
         match row.operation:
-            case "delete":
+            case "delete" if exists:
                 self.unplaced.discard(row.id)
                 for ids in (self.old, self.made, self.vectors):
                     ids.pop(row.id, None)
+                return True
             case "add" | "upsert" if not exists:
                 self.made[row.id] = None
                 self.vectors[row.id] = row.seq_id
+                return True
             case "update" | "upsert" if exists and row.vector_bytes is not None:
                 self.vectors[row.id] = row.seq_id
             case _:
                 pass
+        return False
 
 
-def possible_orders(
-    records: Records,
-    rows: Sequence[WalRow],
-    flushed: int,
-    known: Mapping[bytes, int],
-    live: Labels,
-) -> Iterator[Order]:
-    """Every moment since the last flush whose ids are as many as the live labels.
+@dataclass(slots=True)
+class _Trial:
+    """One set of ids laid over the labels, and how far the log agrees.
+
+    Attributes:
+        labels: of the records.
+        made: of ids that were made since the flush.
+        certain: each id has the one label that it can have.
+        wrong: an id whose element holds another vector than the log; None if there is none.
+    """
+
+    labels: Labels
+    made: dict[bytes, int]
+    certain: bool
+    wrong: bytes | None = None
+    checked: bool = False
+
+
+@dataclass(slots=True)
+class _Search:
+    records: Records
+    hints: Hints
+    live: Labels
+    untouched: Ints
+    place: dict[bytes, int]
+    ids: _Ids
+    seen: dict[tuple[int, int], bool] = field(default_factory=dict)
+
+    def fits(self) -> bool:
+        """Whether so many ids are there as labels."""
+        return len(self.untouched) + len(self.ids) == len(self.live)
+
+    def try_ids(self) -> _Trial | None:
+        """The ids of this moment laid over the labels; None where that cannot be."""
+        ids, hints, place = self.ids, self.hints, self.place
+        strangers = hints.strangers
+        if any(id not in ids for id in strangers):
+            return None
+        named = [strangers[id] for id in ids.unplaced if id in strangers]
+        live = np.setdiff1d(self.live, np.array(named, np.uint64)) if named else self.live
+        old = np.sort(np.append(self.untouched, [place[id] for id in ids.old]).astype(np.int64))
+        pool, above = np.split(live, [len(live) - len(ids.made)])
+        layout = lay_out(self.records.rowids[old], pool, hints.labels[old])
+        if layout is None:
+            return None
+        labels = np.zeros(len(self.records.ids), np.uint64)
+        labels[old] = layout.labels
+        made = dict(zip(ids.made, above.tolist(), strict=True))
+        for id, label in made.items():
+            if id in place:
+                labels[place[id]] = label
+            elif strangers.get(id, label) != label:
+                return None
+        known = hints.labels > 0
+        if not np.array_equal(labels[known], hints.labels[known]):
+            return None
+        return _Trial(labels, made, layout.certain)
+
+    def agrees(self, trial: _Trial, changed: bytes | None) -> bool:
+        """Whether the elements hold what the log says that they must.
+
+        Args:
+            changed: the only id with another vector than when this was last asked.
+        """
+        if not trial.checked or (trial.wrong is not None and trial.wrong == changed):
+            newest_first = reversed(self.ids.vectors)
+            trial.wrong = next((id for id in newest_first if not self._holds(trial, id)), None)
+            trial.checked = True
+        elif trial.wrong is None and changed is not None and not self._holds(trial, changed):
+            trial.wrong = changed
+        return trial.wrong is None
+
+    def _holds(self, trial: _Trial, id: bytes) -> bool:
+        label = self._label(trial, id)
+        if not label or id not in self.ids.vectors:
+            return True
+        pair = label, self.ids.vectors[id]
+        if pair not in self.seen:
+            self.seen[pair] = self.hints.holds(*pair)
+        return self.seen[pair]
+
+    def _label(self, trial: _Trial, id: bytes) -> int:
+        """0 where it cannot be told."""
+        if id in trial.made:
+            return trial.made[id]
+        return int(trial.labels[self.place[id]]) if id in self.place else 0
+
+    def is_proof(self, trial: _Trial) -> bool:
+        """Whether the files are not from before the flush, as pages can be that got lost.
+
+        A vector that was written since is proof, and so is the record that the flush's last
+        operation made.
+        """
+        flushed, made = self.hints.flushed, self.hints.made
+        return trial.certain and any(
+            self._label(trial, id)
+            for id, seq_id in self.ids.vectors.items()
+            if seq_id > flushed or (id == made and seq_id == flushed)
+        )
+
+
+def find_order(
+    records: Records, rows: Sequence[WalRow], live: Labels, hints: Hints
+) -> Order | None:
+    """The label of each record by every moment since the flush with as many ids as live labels.
+
+    It is proven if the log's vectors are those of the elements, at least one of them not older
+    than the flush, and no other moment gives a record another label. Else it is an inference, and
+    no label that another moment contradicts is part of it.
 
     Args:
         records: the records after replay.
         rows: all that the log has of the collection, in order.
-        flushed: VECTOR's watermark.
-        known: the rows up to there that wrote the vector of an id.
         live: uint64, ascending: the labels of live elements.
     """
-    pending = [row for row in rows if row.seq_id > flushed]
-    ids = _at_the_flush(records, pending, flushed)
-    ids.vectors.update(known)
-    place = find({row.id for row in rows}, records.ids)
+    pending = [row for row in rows if row.seq_id > hints.flushed]
+    ids = _at_the_flush(records, pending, hints.flushed)
+    ids.vectors.update(hints.vectors)
+    place = find({row.id for row in rows} | hints.vectors.keys(), records.ids)
     touched = {place[row.id] for row in pending if row.id in place}
     untouched = np.setdiff1d(np.arange(len(records.ids)), np.array(sorted(touched), np.int64))
+    search = _Search(records, hints, live, untouched, place, ids)
+    best: tuple[int, int, bool] | None = None
+    labels = np.zeros(len(records.ids), np.uint64)
+    disputed = np.zeros(len(records.ids), bool)
+    trial: _Trial | None = None
+    tried = 0
     for row in (None, *pending):
-        if row is not None:
-            ids.apply(row)
-        if ids.unplaced or len(untouched) + len(ids.old) + len(ids.made) != len(live):
+        changed = row is None or ids.apply(row)
+        if changed:
+            trial = None
+        if not search.fits():
             continue
-        old = np.sort(np.append(untouched, [place[id] for id in ids.old]).astype(np.int64))
-        labels = np.zeros(len(records.ids), np.uint64)
-        labels[old] = live[: len(old)]
-        new = dict(zip(ids.made, live[len(old) :].tolist(), strict=True))
-        for id, label in new.items():
-            if id in place:
-                labels[place[id]] = label
-        vectors = {
-            new[id] if id in new else int(labels[place[id]]): seq_id
-            for id, seq_id in ids.vectors.items()
-            if id in new or (id in place and labels[place[id]])
-        }
-        yield Order(row.seq_id if row else flushed, labels, vectors)
+        if changed:
+            tried += 1
+            if tried > MOST_LAYOUTS:
+                return None
+            trial = search.try_ids()
+        if trial is None or not search.agrees(trial, row.id if row else None):
+            continue
+        both = (labels > 0) & (trial.labels > 0)
+        disputed |= both & (labels != trial.labels)
+        labels = np.where(labels > 0, labels, trial.labels)
+        found = len(ids.vectors), row.seq_id if row else hints.flushed, search.is_proof(trial)
+        best = max(best, found) if best else found
+    if best is None:
+        return None
+    _, moment, proof = best
+    labels[disputed] = 0
+    return Order(moment, labels, proof and not disputed.any())
 
 
 def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> _Ids:
@@ -127,29 +273,3 @@ def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> 
             else:
                 old[id] = None
     return _Ids(unplaced, old, {}, {})
-
-
-def proven_order(
-    orders: Iterator[Order], flushed: int, agrees: Callable[[dict[int, int]], bool]
-) -> tuple[Order | None, bool]:
-    """The order that the log confirms, and whether that is a proof.
-
-    Proof is that the log's vectors are those of the elements, at least one of them written since
-    the flush, and that no other moment gives a record another label. Else it is an inference:
-    pages that a loss of power took back are older than the flush.
-
-    Args:
-        flushed: VECTOR's watermark.
-        agrees: whether the elements of labels hold the vectors of rows of the log.
-    """
-    fitting = [order for order in orders if agrees(order.vectors)]
-    if not fitting:
-        return None, False
-    best = max(fitting, key=lambda order: (len(order.vectors), order.moment))
-    contradicted = any(
-        ((order.labels != best.labels) & (order.labels > 0) & (best.labels > 0)).any()
-        for order in fitting
-    )
-    if contradicted:
-        return None, False
-    return best, any(seq_id > flushed for seq_id in best.vectors.values())

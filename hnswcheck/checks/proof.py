@@ -65,6 +65,7 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
     An add of an id that exists has no effect, so an add counts for sure only where the id is known
     not to have been there: the log was never purged; or it was the last operation on the record,
     and sqlite took it; or a record that was made earlier was made by a row of this log already.
+    It had none where the last operation on the record was before it.
 
     Args:
         rows: all that the log has of the collection, in order.
@@ -88,6 +89,8 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
             place = at.get(row.id)
             fresh = complete or (place is not None and int(records.rowids[place]) >= since_log)
             history = histories[row.id] = _History(False if fresh else None)
+            if place is not None and int(records.seq_ids[place]) < row.seq_id:
+                history.exists = True
         _follow(history, row)
     seq_ids, made = np.zeros(len(records.ids), np.int64), np.zeros(len(records.ids), np.int64)
     grades: Grades = np.zeros(len(records.ids), np.uint8)
@@ -138,6 +141,8 @@ class FolderProof:
         strangers: it names ids that neither sqlite nor the log knows: deleted since, or, where the
             folder is newer than sqlite, not made yet.
         mixed: elements or labels of several histories.
+        whole_account: id map, header and elements count the same labels, so that they are of one
+            moment; or, where the elements are fewer, of one history.
         moment: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
         inferred: whose element is whose was only inferred.
@@ -151,6 +156,7 @@ class FolderProof:
     whole_map: bool
     strangers: bool
     mixed: bool
+    whole_account: bool
     moment: int | None
     covered: bool
     inferred: bool = False
@@ -169,21 +175,60 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
         grades[there & (current | folder.covered)] = Grade.PROVEN
     else:
         grades[there] = Grade.UNCONFIRMED
-        # The folder is older than every record that it lacks ...
-        later = records.seq_ids[~folder.mapped] if folder.whole_map else np.zeros(0, np.int64)
-        if folder.strangers and not len(later):  # or it is newer than sqlite
+        # The folder is older than every record that was made after it ...
+        lacking = ~folder.mapped & folder.whole_map
+        later = lacking & ~begun_anew(folder.mapped, records)
+        if folder.strangers and not later.any():  # or it is newer than sqlite
             return grades
-        before = int(later.min()) if len(later) else NEVER
+        before = int(made_by(records)[later].min(initial=NEVER))
         # ... and no older than any that it has. In one history.
-        after = int(log.made[there].max(initial=0))
+        after = int(made_from(records, log)[there].max(initial=0))
         if after >= before:
             grades[there] = Grade.SUSPECT
             return grades
         grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
         made_only = (log.made > 0) & (log.made == records.seq_ids)
-        grades[there & ((records.seq_ids <= after) | made_only)] = Grade.PROVEN
+        certain = after if folder.whole_account else int(log.made[there].max(initial=0))
+        grades[there & ((records.seq_ids <= certain) | made_only)] = Grade.PROVEN
     grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
     if folder.inferred:
         grades[grades == Grade.PROVEN] = Grade.INFERRED
     grades[there & folder.tombstoned] = Grade.SUSPECT
     return grades
+
+
+def made_from(records: Records, log: LogProof) -> Ints:
+    """int64 (n,): the operation that made each record is this one or a later one.
+
+    Each operation makes one row at most: so it came as many operations after those that made the
+    rows before, and the row with number n was not made before operation n.
+    """
+    place = np.arange(len(records.rowids))
+    numbered = bool((records.rowids <= records.seq_ids).all())  # else somebody else made rows
+    floor = np.maximum(log.made, records.rowids) if numbered else log.made
+    return np.maximum.accumulate(floor - place) + place
+
+
+def made_by(records: Records) -> Ints:
+    """int64 (n,): the operation that made each record is this one or an earlier one.
+
+    It came as many operations before the last one on any record that was made after it.
+    """
+    place = np.arange(len(records.rowids))
+    return np.minimum.accumulate((records.seq_ids - place)[::-1])[::-1] + place
+
+
+def begun_anew(mapped: Flags, records: Records) -> Flags:
+    """bool (n,): records that an index lacks because it was begun after they were made.
+
+    None if that is not so: whatever it has, was written after all these had been made, and some of
+    it was made after them.
+
+    Args:
+        mapped: bool (n,): the records that the index has.
+    """
+    newest = int(np.flatnonzero(mapped)[-1]) if mapped.any() else 0
+    older = ~mapped & (np.arange(len(mapped)) < newest)
+    if older.any() and made_by(records)[older].max() >= records.seq_ids[mapped].min():
+        return np.zeros(len(mapped), bool)
+    return older

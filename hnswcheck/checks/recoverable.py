@@ -2,65 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from enum import IntEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hnswcheck.disk.strings import Strings, absent
+from hnswcheck.checks.proof import Grade
+from hnswcheck.checks.salvage import LOG, NOWHERE, Salvage, salvage
+from hnswcheck.disk.database import Database
 from hnswcheck.disk.wal import WalRow
+from hnswcheck.errors import RepairRefused, SqliteDamaged
 from hnswcheck.report import Recoverable
+from hnswcheck.target import Target
 
 
-class Source(IntEnum):
-    LOST = 0
-    WAL = 1
-    SEGMENT = 2
-    SUSPECT = 3
-    QUARANTINE = 4
+def recoverable(database: Database, target: Target) -> Recoverable:
+    """What a repair of a damaged collection would find; nothing where it would refuse.
 
-
-def locate(
-    records: Strings,
-    in_wal: set[bytes],
-    in_segment: Strings | None,
-    whole: bool,
-    mixed: bool,
-    in_quarantine: Iterable[Strings | None],
-) -> Recoverable:
-    """One source for each record, the best first: WAL, segment, quarantined folders.
-
-    Args:
-        records: the records after replay.
-        in_wal: ids whose last vector the WAL has.
-        in_segment: ids that have an element; None where the segment's files do not tell.
-        whole: no other record can have an element; else what is not found is not called lost.
-        mixed: elements of several histories: a label proves nothing.
-        in_quarantine: ids that have an element, per folder; None for one that does not tell.
+    Raises:
+        StoreChanged: a file changed while it was read.
     """
-    source: NDArray[np.uint8] = np.zeros(len(records), np.uint8)
+    try:
+        return counted(salvage(database, target), target)
+    except (RepairRefused, SqliteDamaged):
+        return Recoverable()
 
-    def claim(ids: Strings, where: Source) -> None:
-        source[~absent(records, ids) & (source == Source.LOST)] = where
 
-    claim(Strings.of(in_wal), Source.WAL)
-    if in_segment is not None:
-        claim(in_segment, Source.SUSPECT if mixed else Source.SEGMENT)
-    quarantine_told = True
-    for ids in in_quarantine if (source == Source.LOST).any() else ():
-        quarantine_told &= ids is not None
-        claim(ids or Strings.of(()), Source.QUARANTINE)
-    counts = np.bincount(source, minlength=len(Source)).tolist()
-    told = in_segment is not None or not counts[Source.LOST]
-    lost_known = not counts[Source.LOST] or (told and whole and quarantine_told)
+def counted(found: Salvage, target: Target) -> Recoverable:
+    """One source for each record, the best that it has."""
+    paths = [folder.path for folder in found.folders]
+    own = paths.index(target.folder) + 1 if target.folder in paths else NOWHERE
+    lost, in_wal = found.sources == NOWHERE, found.sources == LOG
+    suspect = ~lost & (found.grades == Grade.SUSPECT)
+    in_folder = ~(lost | in_wal | suspect)
+    in_segment = in_folder & (found.sources == own)
+    nowhere = int(np.count_nonzero(lost))
     return Recoverable(
-        counts[Source.SEGMENT] if told else None,
-        counts[Source.WAL],
-        counts[Source.QUARANTINE] if lost_known or quarantine_told else None,
-        counts[Source.SUSPECT] if told else None,
-        counts[Source.LOST] if lost_known else None,
+        int(np.count_nonzero(in_segment)),
+        int(np.count_nonzero(in_wal)),
+        int(np.count_nonzero(in_folder & ~in_segment)),
+        int(np.count_nonzero(suspect)),
+        None if nowhere and found.unread else nowhere,
     )
 
 

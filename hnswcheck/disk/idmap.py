@@ -68,6 +68,7 @@ class IdMap:
         max_seq_id: the watermark of 0.4; a leftover elsewhere.
         id_to_label, label_to_id: the two maps, each in the order of the file.
         problem: None for a whole file.
+        ids_whole: id_to_label is, though the file may end after it.
     """
 
     shape: Shape | None
@@ -77,6 +78,7 @@ class IdMap:
     id_to_label: Pairs
     label_to_id: Pairs
     problem: Problem | None
+    ids_whole: bool = True
 
 
 def decode_id_map(data: bytes) -> IdMap:
@@ -241,6 +243,8 @@ class _Parser:
         bad = [at for at in (bad_first, bad_second, bad_third) if at is not None]
         if bad and (problem is None or min(bad) < problem.offset):
             problem = Problem(Damage.INVALID, min(bad), "a pair that is not an id and a number")
+        cut_later = problem is not None and problem.damage is Damage.TRUNCATED
+        followed = b"id_to_label" in self.maps and next(reversed(self.maps)) != b"id_to_label"
         return IdMap(
             self.shape,
             self.scalars.get(b"dimensionality"),
@@ -249,6 +253,7 @@ class _Parser:
             id_to_label,
             label_to_id,
             problem,
+            problem is None or (cut_later and followed),
         )
 
     def _pairs(

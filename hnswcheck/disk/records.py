@@ -10,6 +10,7 @@ from hnswcheck.disk.catalog import PAGE_RECORDS, integer
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.strings import Flags, Ints, Strings
 from hnswcheck.disk.text import text
+from hnswcheck.disk.wal import is_complete
 from hnswcheck.errors import SqliteDamaged
 
 PAGE_DOCUMENTS = 500
@@ -36,41 +37,57 @@ class Records:
 
 
 def read_records(database: Database, segment: str) -> Records:
-    """The records of a metadata segment.
+    """The records of a metadata segment; takes as long as these are many, whatever else is there.
 
     Raises:
         SqliteDamaged: a value is none that Chroma writes.
     """
-    ids: list[Strings] = []
+    pages: list[Strings] = []
     rowids: list[Ints] = []
     seq_ids: list[Ints] = []
-    last = b""
+    key, after = b"", ">="
     while True:
-        # In the order of the table's index: in that of rowids sqlite would sort them for each page.
         page = database.rows(
             "SELECT id, seq_id, embedding_id FROM embeddings WHERE segment_id = CAST(? AS TEXT)"
-            f" AND embedding_id {'>' if ids else '>='} CAST(? AS TEXT)"
-            " ORDER BY embedding_id LIMIT ?",
-            (segment.encode(), last, PAGE_RECORDS),
+            f" AND embedding_id {after} CAST(? AS TEXT) ORDER BY embedding_id LIMIT ?",
+            (segment.encode(), key, PAGE_RECORDS),
         )
-        names = [record for _, _, record in page if isinstance(record, bytes)]
-        if len(names) < len(page):
+        ids = [id for _, _, id in page if isinstance(id, bytes)]
+        if len(ids) < len(page):
             raise SqliteDamaged("embeddings.embedding_id is no text")
-        ids.append(Strings.of(names))
-        rowids.append(np.array([integer(rowid, "embeddings.id") for rowid, _, _ in page], np.int64))
-        seq_ids.append(np.array([seq_id_number(seq_id) for _, seq_id, _ in page], np.int64))
+        pages.append(Strings.of(ids))
+        rowids.append(np.array([integer(n, "embeddings.id") for n, _, _ in page], np.int64))
+        seq_ids.append(np.array([seq_id_number(n) for _, n, _ in page], np.int64))
         if len(page) < PAGE_RECORDS:
             break
-        last = names[-1]
-    order = np.argsort(np.concatenate(rowids))
-    return Records(
-        Strings.concatenated(ids).take(order),
-        np.concatenate(rowids)[order],
-        np.concatenate(seq_ids)[order],
-    )
+        if ids[-1] <= key:
+            raise SqliteDamaged("the index of table embeddings is out of order")
+        key, after = ids[-1], ">"
+    rows = np.concatenate(rowids)
+    order = np.argsort(rows)
+    strings = Strings.concatenated(pages)
+    return Records(strings.take(order), rows[order], np.concatenate(seq_ids)[order])
 
 
-def accounted(database: Database) -> int:
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the store still knows of its operations.
+
+    Attributes:
+        accounted: nothing up to this operation was updated or deleted, but what the WAL shows.
+        complete: nothing was ever purged from the WAL.
+    """
+
+    accounted: int
+    complete: bool
+
+
+def read_history(database: Database) -> History:
+    """What the whole store still knows; reads both tables once."""
+    return History(_accounted(database), is_complete(database))
+
+
+def _accounted(database: Database) -> int:
     """The largest n such that each of the operations 1 to n is still known to the store.
 
     Known is the last operation on a record that exists, and what the WAL holds. Where that is all,

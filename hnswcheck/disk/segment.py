@@ -94,7 +94,8 @@ class SegmentFolder:
         advance(state.size)
         if state.size > limit:
             text = f"{state.size} bytes for {self.count} elements"
-            return replace(id_map, problem=Problem(Damage.UNSAFE, limit, text))
+            unsafe = Problem(Damage.UNSAFE, limit, text)
+            return replace(id_map, ids_whole=False, problem=unsafe)
         return id_map
 
     def read_elements(self, visit: Visit = _ignore, advance: Advance = _ignore) -> Elements | None:

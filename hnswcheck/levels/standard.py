@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Event
 from typing import ParamSpec, TypeVar
 
@@ -34,14 +33,15 @@ from hnswcheck.checks.ledger import (
     replay_index,
     replay_records,
 )
-from hnswcheck.checks.recoverable import locate, vectors_in
+from hnswcheck.checks.recoverable import recoverable, vectors_in
 from hnswcheck.checks.sampling import SAMPLE, Sampler
+from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.level0 import Chunk, Elements
 from hnswcheck.disk.links import LinkLists
-from hnswcheck.disk.segment import ID_MAP, LINKS, Advance, SegmentFolder, open_segment
+from hnswcheck.disk.segment import ID_MAP, LINKS, Advance, SegmentFolder
 from hnswcheck.disk.strings import Strings, find
-from hnswcheck.errors import StoreChanged, StoreUnreadable
+from hnswcheck.errors import StoreChanged
 from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
 from hnswcheck.target import Target
 
@@ -50,8 +50,7 @@ T = TypeVar("T")
 NO_IDS = Strings.of(())
 #: Segments of fewer bytes are read faster than a thread starts.
 WORTH_A_THREAD = 4 << 20
-#: Signs that elements of several histories lie in one segment: a label proves nothing there.
-MIXED = {"label-duplicate", "label-missing", "element-unmapped", "id-map-not-inverse"}
+SOUND = ("empty", "consistent", "lagging")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +75,9 @@ class Parts:
         """The id map, if it is whole."""
         return self.id_map if self.id_map and self.id_map.problem is None else None
 
-    def ids_with_element(self) -> Strings | None:
-        """Ids whose label some element carries, tombstoned or not; None where unknown."""
-        if not self.folder.states:
-            return NO_IDS
-        if self.id_map is None or self.placement is None:
-            return NO_IDS if not self.folder.count and self.folder.header else None
-        return self.id_map.id_to_label.ids.take(np.flatnonzero(self.placement.element >= 0))
-
 
 def standard(
-    target: Target, folder: SegmentFolder, sampler: Sampler, advance: Advance
+    target: Target, folder: SegmentFolder, database: Database, sampler: Sampler, advance: Advance
 ) -> SegmentReport:
     """Judge a segment by everything but its vectors.
 
@@ -128,10 +119,9 @@ def standard(
         missing=len(result.missing) if result else None,
         phantom=len(result.phantom) if result else None,
     )
-    clean = target.status(findings, ledger) in ("empty", "consistent", "lagging")
-    mixed = bool({f.id for f in findings} & MIXED)
-    recoverable = _recoverable(target, parts, records, clean, mixed)
-    return target.report(findings, ledger, recoverable)
+    if target.status(findings, ledger) in SOUND:
+        return target.report(findings, ledger, _served(target, parts, records))
+    return target.report(findings, ledger, recoverable(database, target))
 
 
 def _records(target: Target) -> Strings:
@@ -288,26 +278,9 @@ def _check_contents(
     yield from check_entry_point(header, parts.links, parts.faults)
 
 
-def _recoverable(
-    target: Target, parts: Parts, records: Strings, clean: bool, mixed: bool
-) -> Recoverable:
-    rows = target.wal if clean else target.read_all_wal()
-    written = {row.id for row in rows}
+def _served(target: Target, parts: Parts, records: Strings) -> Recoverable:
+    """Where Chroma takes the vectors of a sound collection from."""
+    written = {row.id for row in target.wal}
     indexed = find(written, parts.id_map.id_to_label.ids) if parts.id_map else {}
-    in_wal = vectors_in(rows, target.start, indexed.keys())
-    if clean:
-        pending = len(find(in_wal, records))
-        return Recoverable(len(records) - pending, pending, 0, 0, 0)
-    aside = map(_ids_in, target.aside)
-    whole = parts.id_map is None or parts.id_map.problem is None
-    return locate(records, in_wal, parts.ids_with_element(), whole, mixed, aside)
-
-
-def _ids_in(folder: Path) -> Strings | None:
-    """Ids whose vector a folder holds that was moved aside; None where it does not tell."""
-    try:
-        parts = read_parts(open_segment(folder), Sampler(), lambda _: None)
-    except StoreUnreadable:
-        return None
-    cut = parts.id_map is not None and parts.id_map.problem is not None
-    return None if cut else parts.ids_with_element()
+    pending = len(find(vectors_in(target.wal, target.start, indexed.keys()), records))
+    return Recoverable(len(records) - pending, pending, 0, 0, 0)

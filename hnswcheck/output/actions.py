@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.text import Text
 
 from hnswcheck.actions.export import Export
-from hnswcheck.actions.manifest import Manifest
 from hnswcheck.actions.quarantine import (
     NO_FOLDER,
     NO_GAIN,
@@ -22,6 +21,7 @@ from hnswcheck.actions.quarantine import (
 )
 from hnswcheck.actions.repair import RepairReport
 from hnswcheck.actions.restore import RestoreResult
+from hnswcheck.disk.manifest import Manifest
 from hnswcheck.output.text import STATUS_STYLE, visible
 from hnswcheck.report import CollectionInfo
 

@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hnswcheck.actions.watermark import WatermarkRow, watermark_from_json
 from hnswcheck.apart import Progress, silent
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import list_directory, look_at, unreadable
+from hnswcheck.disk.watermark import WatermarkRow, watermark_from_json
 from hnswcheck.errors import FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.report import Tool
 

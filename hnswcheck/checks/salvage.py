@@ -1,0 +1,181 @@
+"""For every record the best source of its vector that exists anywhere, and how good it is.
+
+Reads only. Sources are the log, the segment's own folder, and folders that were once the segment's
+and were moved aside, by us or by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hnswcheck.checks.ledger import check_rows, check_watermark, replayed
+from hnswcheck.checks.proof import FolderProof, Grade, Grades, judge_folder, read_log
+from hnswcheck.checks.remains import Folder, faulty_vectors, open_remains
+from hnswcheck.checks.sampling import Sampler
+from hnswcheck.checks.vectors import Floats
+from hnswcheck.checks.witness import Witness
+from hnswcheck.disk.database import Database
+from hnswcheck.disk.records import Records, read_records
+from hnswcheck.disk.strings import Flags, Ints, find
+from hnswcheck.disk.wal import read_wal_vectors
+from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnreadable
+from hnswcheck.target import Target
+
+#: Sources by number: none, the log, then folders.
+NOWHERE, LOG, FIRST_FOLDER = -1, 0, 1
+CHUNK = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """Where the vector of each record is.
+
+    Attributes:
+        records: the records after replay.
+        grades: uint8 (n,): of the best source, a :class:`Grade`.
+        sources: int8 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
+        at: int64 (n,): the seq_id in the log, or the element in the folder.
+        folders: the segment's own first.
+        proofs: what is known of each; None for one whose elements nobody can name.
+        unread: folders that the operating system did not let us read.
+        settled: bool (n,): sqlite has the record, and METADATA nothing more to apply to it.
+        metadata_start: what METADATA's watermark must be; None if it is that.
+    """
+
+    records: Records
+    grades: Grades
+    sources: np.ndarray[tuple[int], np.dtype[np.int8]]
+    at: Ints
+    folders: tuple[Folder, ...]
+    proofs: tuple[FolderProof | None, ...]
+    unread: tuple[Path, ...]
+    settled: Flags
+    metadata_start: int | None
+
+    def count(self, grade: Grade) -> int:
+        """How many records have no better vector than one of this grade."""
+        return int(np.count_nonzero(self.grades == grade))
+
+    def source_name(self, index: int) -> str:
+        """Where the vector of a record comes from."""
+        source = int(self.sources[index])
+        if source == NOWHERE:
+            return "nowhere"
+        return "wal" if source == LOG else self.folders[source - FIRST_FOLDER].path.name
+
+    def read(self, chosen: Ints, database: Database, dimension: int) -> Iterator[Floats]:
+        """float32 chunks (k, dimension): the vectors of some records, in their order.
+
+        Args:
+            chosen: int64 (m,): records that have a source.
+        """
+        for begin in range(0, len(chosen), CHUNK):
+            part = chosen[begin : begin + CHUNK]
+            vectors = np.empty((len(part), dimension), np.float32)
+            logged = np.flatnonzero(self.sources[part] == LOG)
+            rows = {int(self.at[part[i]]): i for i in logged.tolist()}
+            for page in read_wal_vectors(database, rows.keys()):
+                for seq_id, vector in page.items():
+                    vectors[rows[seq_id]] = np.frombuffer(vector, "<f4")
+            for number, folder in enumerate(self.folders, FIRST_FOLDER):
+                within = np.flatnonzero(self.sources[part] == number)
+                if len(within):
+                    vectors[within] = folder.vectors(self.at[part[within]])
+            yield vectors
+
+
+def salvage(database: Database, target: Target) -> Salvage:
+    """Find the best source for each record of a collection.
+
+    Raises:
+        RepairRefused: the log cannot be read, so that nobody knows what the records are.
+        StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
+    """
+    c = target.collection
+    assert c.metadata
+    rows = target.read_all_wal()
+    if c.dimension is None or any(check_rows(rows, c.dimension, Sampler())):
+        raise RepairRefused(f"collection {c.name!r}: the WAL has rows that Chroma cannot read")
+    history = target.history()
+    stored = read_records(database, c.metadata.id)
+    righted = _right_metadata(target, stored)
+    start = target.metadata_start if righted is None else righted
+    pending = [row for row in rows if row.seq_id > start]
+    records = replayed(stored, pending)
+    settled = np.ones(len(records.ids), bool)
+    settled[list(find({row.id for row in pending}, records.ids).values())] = False
+    log = read_log(records, rows, history.accounted, history.complete)
+    grades, at = log.grades.copy(), log.seq_ids.copy()
+    sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
+    folders: list[Folder] = []
+    proofs: list[FolderProof | None] = []
+    unread: list[Path] = []
+    for path in (target.folder, *target.aside):
+        if folders and (grades == Grade.PROVEN).all():
+            break
+        try:
+            opened = open_remains(path, c, target.settings) if path else None
+            if opened is None:
+                continue
+            folder, id_map = opened
+            witness = Witness(
+                folder, faulty_vectors(folder), id_map, records, log, target, database
+            )
+            both = list(witness.proofs())
+        except StoreUnreadable:
+            assert path
+            unread.append(path)
+            continue
+        except (FormatError, OSError) as error:
+            raise StoreChanged(f"a file changed while it was read: {error}") from error
+        for proof in both:
+            found = judge_folder(proof, records, log)
+            better = found > grades
+            grades[better], sources[better] = found[better], len(folders) + FIRST_FOLDER
+            at[better] = proof.element[better]
+        folders.append(folder)
+        proofs.append(_together(both))
+    return Salvage(
+        records,
+        grades,
+        sources,
+        at,
+        tuple(folders),
+        tuple(proofs),
+        tuple(unread),
+        settled,
+        righted,
+    )
+
+
+def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
+    """What is known of one folder, of each record by the first that names it."""
+    if not proofs:
+        return None
+    first, *others = proofs
+    for other in others:
+        new = (first.element < 0) & (other.element >= 0)
+        first = replace(
+            first,
+            element=np.where(new, other.element, first.element),
+            tombstoned=np.where(new, other.tombstoned, first.tombstoned),
+            damaged=np.where(new, other.damaged, first.damaged),
+            mixed=first.mixed or other.mixed,
+            moment=first.moment if first.moment == other.moment else None,
+        )
+    return first
+
+
+def _right_metadata(target: Target, stored: Records) -> int | None:
+    """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
+    mark, highest = target.metadata_watermark, target.highest
+    if not any(check_watermark(mark, target.integers, highest, "METADATA")):
+        return None
+    assert mark is not None
+    if mark.is_number(target.integers) and 0 <= mark.value <= highest:
+        return mark.value  # only written in another form
+    return min(int(stored.seq_ids.max(initial=0)), highest)

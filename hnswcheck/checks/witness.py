@@ -1,0 +1,323 @@
+"""What a segment folder says of the records: whose its elements are, and of when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hnswcheck.checks.between import between_known
+from hnswcheck.checks.elements import place
+from hnswcheck.checks.ledger import balance, replay_index
+from hnswcheck.checks.order import Hints, Order, find_order
+from hnswcheck.checks.proof import FolderProof, Grade, LogProof, begun_anew, made_from
+from hnswcheck.checks.remains import Folder, better_half
+from hnswcheck.checks.vectors import differs, rows_in_index
+from hnswcheck.disk.catalog import watermark
+from hnswcheck.disk.database import Database
+from hnswcheck.disk.idmap import IdMap, Pairs
+from hnswcheck.disk.labels import Labels, find_labels
+from hnswcheck.disk.manifest import Manifest, read_manifest
+from hnswcheck.disk.names import MANIFEST, OURS
+from hnswcheck.disk.opcodes import Damage
+from hnswcheck.disk.records import Records
+from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
+from hnswcheck.disk.wal import read_wal_vectors
+from hnswcheck.errors import HnswcheckError
+from hnswcheck.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A folder that is asked about the records of a collection.
+
+    Attributes:
+        faulty: bool (held,): its elements whose vector cannot be what Chroma stored.
+        id_map: what is left of it.
+        records: after replay.
+        log: what the log says of them.
+    """
+
+    folder: Folder
+    faulty: Flags
+    id_map: IdMap | None
+    records: Records
+    log: LogProof
+    target: Target
+    database: Database
+
+    @property
+    def is_own(self) -> bool:
+        """The folder is where the segment's has to be."""
+        return self.folder.path == self.target.folder
+
+    def proofs(self) -> Iterator[FolderProof]:
+        """What it proves, by its id map and by the order of the records."""
+        known = np.zeros(len(self.records.ids), np.uint64)
+        strangers: dict[bytes, int] = {}
+        id_map = None if self.id_map is None else better_half(self.id_map)
+        cut = False
+        if id_map is not None:
+            cut = id_map.problem is not None and id_map.problem.damage is Damage.TRUNCATED
+            if cut and id_map.shape == "dict":
+                id_map = self._completed(id_map)
+            pairs = id_map.id_to_label
+            at = positions(pairs.ids, self.records.ids)
+            if cut:  # else what is in it may be wrong
+                known[at[at >= 0]] = pairs.labels[at >= 0].astype(np.uint64)
+                gone = np.flatnonzero(at < 0).tolist()
+                strangers = {pairs.ids[i]: int(pairs.labels[i]) for i in gone}
+        order = None
+        if self.is_own and (id_map is None or id_map.problem is not None):
+            order = self._order(known, strangers)
+        named = id_map is not None and len(id_map.id_to_label.ids) > 0
+        if order is not None and (order.sure or cut or not named):
+            yield self._by_order(order)
+        if id_map is not None and named and (cut or order is None or not order.sure):
+            yield self._by_id_map(id_map)
+
+    # -- by the id map
+
+    def _completed(self, id_map: IdMap) -> IdMap:
+        """With the labels that lie between those of ids whose records are neighbours."""
+        pairs, elements = id_map.id_to_label, self.folder.elements
+        at = positions(pairs.ids, self.records.ids)
+        known = np.zeros(len(self.records.ids), np.uint64)
+        known[at[at >= 0]] = pairs.labels[at >= 0].astype(np.uint64)
+        live = np.setdiff1d(
+            elements.labels[~elements.tombstoned], pairs.labels[at < 0].astype(np.uint64)
+        )
+        labels = between_known(known, live)
+        new = np.flatnonzero((labels > 0) & (known == 0))
+        every = Pairs(
+            Strings.concatenated([pairs.ids, self.records.ids.take(new)]),
+            np.concatenate([pairs.labels, labels[new].astype(np.int64)]),
+        )
+        whole = not len(np.setdiff1d(live, labels)) and id_map.total_elements_added is not None
+        return replace(id_map, id_to_label=every, problem=None if whole else id_map.problem)
+
+    def _by_id_map(self, id_map: IdMap) -> FolderProof:
+        folder, records = self.folder, self.records
+        placement = place(folder.elements, id_map)
+        pairs = id_map.id_to_label
+        at = positions(records.ids, pairs.ids)
+        mapped = at >= 0
+        element, labels = at.copy(), at.copy()
+        element[mapped] = placement.element[at[mapped]]
+        labels[mapped] = pairs.labels[at[mapped]]
+        absent = id_map.id_to_label.labels[placement.element < 0]
+        cut_off = 0 < len(absent) <= folder.lacking
+        total = id_map.total_elements_added or 0
+        stray = placement.unmapped & (folder.elements.labels <= np.uint64(total))
+        moment, covered, balanced = None, False, False
+        if id_map.problem is None:
+            moment, covered, balanced = self._moment(id_map)
+        mixed = self._is_mixed(id_map, absent, cut_off, labels, element, balanced)
+        counted = len(folder.elements.labels) + folder.lacking
+        whole_map = id_map.problem is None
+        one_history = not (mixed or (whole_map and stray.any()) or folder.beyond)
+        whole_account = one_history and total == counted and (cut_off or not len(absent))
+        torn = whole_account and folder.torn
+        if not one_history or (len(absent) and not torn):
+            moment = None
+        if moment is not None and not self._agrees_with_log(element, moment):
+            moment = None
+        return self._proof(
+            element,
+            mapped,
+            whole_map=whole_map,
+            strangers=self._has_strangers(pairs.ids),
+            mixed=mixed,
+            whole_account=whole_account,
+            moment=moment,
+            covered=covered,
+        )
+
+    def _is_mixed(
+        self,
+        id_map: IdMap,
+        absent: Ints,
+        cut_off: bool,
+        labels: Ints,
+        element: Ints,
+        balanced: bool,
+    ) -> bool:
+        """Whether labels cannot be those of one history.
+
+        In one history each label is one element's, labels that are not there yet are larger than
+        all that are, and in 1.x a record that was made later has the larger label.
+        """
+        stored = self.folder.elements.labels
+        if len(np.unique(stored)) != len(stored):
+            return True
+        both = len(id_map.label_to_id.labels) and id_map.problem is None
+        if both and not np.array_equal(
+            np.sort(id_map.label_to_id.labels), np.sort(id_map.id_to_label.labels)
+        ):
+            return True
+        if len(absent) and not cut_off and len(stored) and int(absent.min()) <= int(stored.max()):
+            return True
+        if id_map.shape != "dict" or balanced:  # labels of 0.x may be among them
+            return False
+        there = np.flatnonzero(element >= 0)
+        if (np.diff(labels[there]) > 0).all():
+            return False
+        # An index that was begun anew hands out labels again to old records that are written.
+        by_label = there[np.argsort(labels[there])]
+        made = np.maximum.accumulate(made_from(self.records, self.log)[by_label])
+        ordered = (self.records.seq_ids[by_label] >= made).all()
+        return not (ordered and begun_anew(labels >= 0, self.records).any())
+
+    def _moment(self, id_map: IdMap) -> tuple[int | None, bool, bool]:
+        """The operation that the folder was written after, if that is certain; whether the log
+        covers all that came since; and whether account 1 balances.
+        """
+        if self.is_own:
+            complete, balanced = self._balances(id_map)
+            complete &= self.target.start <= self.target.highest
+            return (self.target.start, True, balanced) if complete else (None, False, False)
+        if not OURS.fullmatch(self.folder.path.name):
+            return None, False, False
+        manifest = _manifest(self.folder.path)
+        if manifest is None or manifest.missing != 0 or manifest.strangers != ():
+            return None, False, False
+        if manifest.watermark is None:
+            return None, False, False
+        mark = watermark(manifest.watermark.raw)
+        if not mark.is_number(self.target.integers) or mark.value > manifest.highest_seq_id:
+            return None, False, False
+        never_flushed_since = self.target.vector_watermark is None and not self.target.peek.present
+        return mark.value, never_flushed_since, False
+
+    def _balances(self, id_map: IdMap) -> tuple[bool, bool]:
+        """Whether the index has all since it was begun, and nothing else; and all records."""
+        target = self.target
+        if not target.start_known:
+            return False, False
+        replay = replay_index(target.read_all_wal(), target.start, id_map, None, target.revives)
+        result = balance(self.records.ids, replay, id_map.id_to_label.ids)
+        if result.phantom:
+            return False, False
+        if not result.missing:
+            return True, True
+        present = np.ones(len(self.records.ids), bool)
+        present[list(find(result.missing, self.records.ids).values())] = False
+        anew = begun_anew(present, self.records)
+        return bool(anew.any() and (anew | present).all()), False
+
+    def _agrees_with_log(self, element: Ints, moment: int) -> bool:
+        """Whether what the log still has of the time before says the same."""
+        rows = rows_in_index(self.target.read_all_wal(), moment, self.target.history().complete)
+        at = find(rows, self.records.ids)
+        places = {rows[record]: int(element[i]) for record, i in at.items() if element[i] >= 0}
+        norm = None if self.folder.norms is None else 1.0
+        for page in read_wal_vectors(self.database, places.keys()):
+            stored = self.folder.vectors(np.array([places[seq_id] for seq_id in page], np.int64))
+            for vector, logged in zip(stored, page.values(), strict=True):
+                if differs(vector, norm, np.frombuffer(logged, "<f4")):
+                    return False
+        return True
+
+    def _has_strangers(self, ids: Strings) -> bool:
+        rows = self.target.read_all_wal()
+        known = Strings.concatenated([self.records.ids, Strings.of({row.id for row in rows})])
+        return bool((positions(ids, known) < 0).any())
+
+    # -- by the order of the records
+
+    def _order(self, known: Labels, strangers: Mapping[bytes, int]) -> Order | None:
+        """The labels of the records by their order, if 1.x wrote them."""
+        target, labels = self.target, self.folder.elements.labels
+        mark = target.vector_watermark
+        unique = len(np.unique(labels)) == len(labels)
+        if not (target.integers and unique and (mark is None or mark.is_number(True))):
+            return None
+        flushed = mark.value if mark else 0
+        rows = target.read_all_wal()
+        vectors = rows_in_index(rows, flushed, target.history().complete)
+        touched = {row.id for row in rows if row.seq_id > flushed}
+        log = self.log
+        of_log = (log.grades == Grade.PROVEN) & (log.seq_ids > 0) & (log.seq_ids <= flushed)
+        for i in np.flatnonzero(of_log).tolist():
+            if (id := self.records.ids[i]) not in touched:
+                vectors[id] = int(log.seq_ids[i])
+        made = np.flatnonzero((log.made == flushed) & (log.seq_ids == flushed) & of_log)
+        live = np.sort(labels[~self.folder.elements.tombstoned])
+        first = self.records.ids[int(made[0])] if len(made) else None
+        hints = Hints(flushed, vectors, first, known, strangers, self._holds)
+        return find_order(self.records, rows, live, hints)
+
+    def _holds(self, label: int, seq_id: int) -> bool:
+        at = find_labels(self.folder.elements.labels, np.array([label], np.uint64))
+        (stored,) = self.folder.vectors(at)
+        norm = None if self.folder.norms is None else 1.0
+        return not any(
+            differs(stored, norm, np.frombuffer(logged, "<f4"))
+            for page in read_wal_vectors(self.database, {seq_id})
+            for logged in page.values()
+        )
+
+    def _by_order(self, order: Order) -> FolderProof:
+        element = np.full(len(order.labels), -1, np.int64)
+        named = order.labels > 0
+        element[named] = find_labels(self.folder.elements.labels, order.labels[named])
+        return self._proof(
+            element,
+            named,
+            whole_map=True,
+            strangers=False,
+            mixed=False,
+            whole_account=not self.folder.beyond,
+            moment=order.moment,
+            covered=True,
+            inferred=not order.sure,
+        )
+
+    # -- both
+
+    def _proof(
+        self,
+        element: Ints,
+        mapped: Flags,
+        *,
+        whole_map: bool,
+        strangers: bool,
+        mixed: bool,
+        whole_account: bool,
+        moment: int | None,
+        covered: bool,
+        inferred: bool = False,
+    ) -> FolderProof:
+        folder = self.folder
+        known = len(folder.elements.labels) if folder.norms is None else folder.known_norms
+        return FolderProof(
+            element,
+            _flagged(folder.elements.tombstoned, element),
+            _flagged(self.faulty, element),
+            element >= known,
+            mapped,
+            whole_map,
+            strangers,
+            mixed,
+            whole_account,
+            moment,
+            covered,
+            inferred,
+        )
+
+
+def _flagged(flags: Flags, element: Ints) -> Flags:
+    """bool (n,): the flag of each record's element, False for none."""
+    found = np.zeros(len(element), bool)
+    there = element >= 0
+    found[there] = flags[element[there]]
+    return found
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder.with_name(folder.name + MANIFEST))
+    except HnswcheckError:
+        return None
