@@ -19,8 +19,8 @@ from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import Ints, find
 from hnswcheck.disk.wal import WalRow
 
-#: So many sets of ids are tried at most; each takes as long as the records are many.
-MOST_LAYOUTS = 1 << 10
+#: So many sets of ids are tried at most, and so many ids in all of them.
+MOST_LAYOUTS, MOST_LAID_OUT = 1 << 10, 1 << 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,8 @@ class _Trial:
         made: of ids that were made since the flush.
         certain: each id has the one label that it can have.
         wrong: an id whose element holds another vector than the log; None if there is none.
+        checked: that is known.
+        taken: it is among the orders that fit.
     """
 
     labels: Labels
@@ -118,6 +120,7 @@ class _Trial:
     certain: bool
     wrong: bytes | None = None
     checked: bool = False
+    taken: bool = False
 
 
 @dataclass(slots=True)
@@ -131,8 +134,11 @@ class _Search:
     seen: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def fits(self) -> bool:
-        """Whether so many ids are there as labels."""
-        return len(self.untouched) + len(self.ids) == len(self.live)
+        """Whether so many ids are there as labels, and the newest has the vector of the last."""
+        if len(self.untouched) + len(self.ids) != len(self.live):
+            return False
+        newest = next(reversed(self.ids.made), None)  # the least that has to be right
+        return newest is None or self._agree(int(self.live[-1]), self.ids.vectors[newest])
 
     def try_ids(self) -> _Trial | None:
         """The ids of this moment laid over the labels; None where that cannot be."""
@@ -176,9 +182,10 @@ class _Search:
 
     def _holds(self, trial: _Trial, id: bytes) -> bool:
         label = self._label(trial, id)
-        if not label or id not in self.ids.vectors:
-            return True
-        pair = label, self.ids.vectors[id]
+        return not label or id not in self.ids.vectors or self._agree(label, self.ids.vectors[id])
+
+    def _agree(self, label: int, seq_id: int) -> bool:
+        pair = label, seq_id
         if pair not in self.seen:
             self.seen[pair] = self.hints.holds(*pair)
         return self.seen[pair]
@@ -198,7 +205,7 @@ class _Search:
         flushed, made = self.hints.flushed, self.hints.made
         return trial.certain and any(
             self._label(trial, id)
-            for id, seq_id in self.ids.vectors.items()
+            for id, seq_id in reversed(self.ids.vectors.items())
             if seq_id > flushed or (id == made and seq_id == flushed)
         )
 
@@ -228,23 +235,26 @@ def find_order(
     labels = np.zeros(len(records.ids), np.uint64)
     disputed = np.zeros(len(records.ids), bool)
     trial: _Trial | None = None
-    tried = 0
+    tried, others = 0, True
     for row in (None, *pending):
-        changed = row is None or ids.apply(row)
-        if changed:
-            trial = None
+        if row is not None and ids.apply(row):
+            trial, others = None, True
         if not search.fits():
+            if trial is not None:
+                trial.checked = False
             continue
-        if changed:
+        if others:
             tried += 1
-            if tried > MOST_LAYOUTS:
+            if tried > MOST_LAYOUTS or (tried > 1 and tried * len(live) > MOST_LAID_OUT):
                 return None
-            trial = search.try_ids()
+            trial, others = search.try_ids(), False
         if trial is None or not search.agrees(trial, row.id if row else None):
             continue
-        both = (labels > 0) & (trial.labels > 0)
-        disputed |= both & (labels != trial.labels)
-        labels = np.where(labels > 0, labels, trial.labels)
+        if not trial.taken:
+            both = (labels > 0) & (trial.labels > 0)
+            disputed |= both & (labels != trial.labels)
+            labels = np.where(labels > 0, labels, trial.labels)
+            trial.taken = True
         found = len(ids.vectors), row.seq_id if row else hints.flushed, search.is_proof(trial)
         best = max(best, found) if best else found
     if best is None:

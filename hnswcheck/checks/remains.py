@@ -100,7 +100,8 @@ def _used(
     Labels begin at 1: without one, it is room for an element. If the id map counts more than the
     header, and all their labels are there, the header is wrong.
     """
-    total = (id_map.total_elements_added if id_map else None) or 0
+    most = _bytes_of_elements(segment) // header.stride
+    total = min((id_map.total_elements_added if id_map else None) or 0, most)
     count = max(header.count, total) + 1
     elements = replace(segment, header=replace(header, cur_element_count=count)).read_elements()
     assert elements is not None
@@ -115,6 +116,12 @@ def _used(
     return segment, Elements(labels[:used], elements.tombstoned[:used]), bool(more)
 
 
+def _bytes_of_elements(segment: SegmentFolder) -> int:
+    """How long data_level0.bin is, as far as that is no mere hole."""
+    state = segment.states[LEVEL0]
+    return min(state.size, MOST_BYTES + MOST_COMPRESSED * state.allocated)
+
+
 def _with_guessed_header(
     segment: SegmentFolder, dimension: int, settings: DeclaredSettings, id_map: IdMap | None
 ) -> SegmentFolder:
@@ -122,8 +129,7 @@ def _with_guessed_header(
 
     Labels are handed out from 1, each once; read at the wrong places they would be anything.
     """
-    state = segment.states[LEVEL0]
-    size = min(state.size, MOST_BYTES + MOST_COMPRESSED * state.allocated)
+    size = _bytes_of_elements(segment)
     total = (id_map.total_elements_added if id_map else None) or size
     best = segment
     for m in dict.fromkeys((settings.m, DEFAULT_M)):

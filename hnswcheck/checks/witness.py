@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from hnswcheck.checks.between import between_known
 from hnswcheck.checks.elements import place
-from hnswcheck.checks.ledger import balance, replay_index
+from hnswcheck.checks.moment import moment_of
 from hnswcheck.checks.order import Hints, Order, find_order
 from hnswcheck.checks.proof import FolderProof, Grade, LogProof, begun_anew, made_from
 from hnswcheck.checks.remains import Folder, better_half
 from hnswcheck.checks.vectors import differs, rows_in_index
-from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap, Pairs
 from hnswcheck.disk.labels import Labels, find_labels
-from hnswcheck.disk.manifest import Manifest, read_manifest
-from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.opcodes import Damage
 from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
 from hnswcheck.disk.wal import read_wal_vectors
-from hnswcheck.errors import HnswcheckError
 from hnswcheck.target import Target
 
 
@@ -113,7 +108,7 @@ class Witness:
         stray = placement.unmapped & (folder.elements.labels <= np.uint64(total))
         moment, covered, balanced = None, False, False
         if id_map.problem is None:
-            moment, covered, balanced = self._moment(id_map)
+            moment, covered, balanced = moment_of(folder.path, id_map, records, self.target)
         mixed = self._is_mixed(id_map, absent, cut_off, labels, element, balanced)
         counted = len(folder.elements.labels) + folder.lacking
         whole_map = id_map.problem is None
@@ -169,43 +164,6 @@ class Witness:
         made = np.maximum.accumulate(made_from(self.records, self.log)[by_label])
         ordered = (self.records.seq_ids[by_label] >= made).all()
         return not (ordered and begun_anew(labels >= 0, self.records).any())
-
-    def _moment(self, id_map: IdMap) -> tuple[int | None, bool, bool]:
-        """The operation that the folder was written after, if that is certain; whether the log
-        covers all that came since; and whether account 1 balances.
-        """
-        if self.is_own:
-            complete, balanced = self._balances(id_map)
-            complete &= self.target.start <= self.target.highest
-            return (self.target.start, True, balanced) if complete else (None, False, False)
-        if not OURS.fullmatch(self.folder.path.name):
-            return None, False, False
-        manifest = _manifest(self.folder.path)
-        if manifest is None or manifest.missing != 0 or manifest.strangers != ():
-            return None, False, False
-        if manifest.watermark is None:
-            return None, False, False
-        mark = watermark(manifest.watermark.raw)
-        if not mark.is_number(self.target.integers) or mark.value > manifest.highest_seq_id:
-            return None, False, False
-        never_flushed_since = self.target.vector_watermark is None and not self.target.peek.present
-        return mark.value, never_flushed_since, False
-
-    def _balances(self, id_map: IdMap) -> tuple[bool, bool]:
-        """Whether the index has all since it was begun, and nothing else; and all records."""
-        target = self.target
-        if not target.start_known:
-            return False, False
-        replay = replay_index(target.read_all_wal(), target.start, id_map, None, target.revives)
-        result = balance(self.records.ids, replay, id_map.id_to_label.ids)
-        if result.phantom:
-            return False, False
-        if not result.missing:
-            return True, True
-        present = np.ones(len(self.records.ids), bool)
-        present[list(find(result.missing, self.records.ids).values())] = False
-        anew = begun_anew(present, self.records)
-        return bool(anew.any() and (anew | present).all()), False
 
     def _agrees_with_log(self, element: Ints, moment: int) -> bool:
         """Whether what the log still has of the time before says the same."""
@@ -314,10 +272,3 @@ def _flagged(flags: Flags, element: Ints) -> Flags:
     there = element >= 0
     found[there] = flags[element[there]]
     return found
-
-
-def _manifest(folder: Path) -> Manifest | None:
-    try:
-        return read_manifest(folder.with_name(folder.name + MANIFEST))
-    except HnswcheckError:
-        return None
