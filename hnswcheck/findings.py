@@ -306,13 +306,14 @@ _KINDS = (
         "records-missing", "ledger", "error", "records that the vector index lacks",
         "count() includes them; queries never return them; get() with embeddings fails with"
         " \"Error finding id\".",
-        f"{KEEP} Then restore a backup of one moment, or upsert these ids with their embeddings.",
+        f"{KEEP} Then run hnswcheck repair, which brings back what exists anywhere; or restore a"
+        " backup of one moment.",
     ),
     Kind(
         "records-phantom", "ledger", "error", "ids in the vector index that sqlite does not have",
         "Queries return these ids without document and metadata, in the place of real results.",
-        f"{KEEP} Then restore chroma.sqlite3 and the folder from one moment, or add and delete"
-        " these ids.",
+        f"{KEEP} Then run hnswcheck repair, which removes them; or restore chroma.sqlite3 and the"
+        " folder from one moment.",
     ),
     Kind(
         "replay-blocked", "ledger", "error", "pending deletions that Chroma cannot apply",
@@ -331,9 +332,8 @@ _KINDS = (
     Kind(
         "watermark-impossible", "ledger", "error", "a watermark that is ahead of the log",
         "New writes get lower sequence ids: they are accepted, then never become visible.",
-        "Stop writing. On a copy, set the max_seq_id row to the last sequence id that the segment"
-        " really holds; or, where the log lost its last rows, raise the row of embeddings_queue in"
-        " sqlite_sequence to the watermark.",
+        "Stop writing, and run hnswcheck repair: it sets the watermark right, and shows before what"
+        " it would do (--plan).",
     ),
     Kind(
         "watermark-encoding", "ledger", "error", "a watermark that Chroma cannot read",

@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import oracle
 import pytest
-from stores import rest, run, segment_folders, snapshot, unpack
+from stores import environment, rest, run, segment_folders, snapshot, unpack
 
 import hnswcheck
 from hnswcheck.disk.header import parse_header
@@ -215,24 +217,64 @@ def test_records_stay_if_the_index_turns_out_wrong(
     assert rowids(lossy, "SELECT id FROM embeddings") == records
 
 
-def test_records_go_with_the_next_command_if_a_kill_came_before(
+#: Kills itself when the file with the records that go gets its name, or just before.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import hnswcheck
+
+def rename(self, target):
+    if sys.argv[2] == "before" and ".dropped-" in str(target):
+        os.kill(os.getpid(), signal.SIGKILL)
+    renamed(self, target)
+    if ".dropped-" in str(target):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+renamed, Path.rename = Path.rename, rename
+grades = ("unconfirmed", "outdated", "suspect")
+hnswcheck.repair(sys.argv[1], accept=grades, drop_records=True, verify="audit")
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_leaves_all_records_or_the_next_command_deletes_them(when: str, lossy: Path) -> None:
+    """They go only from an index that was found right, and only once they are in their file."""
+    records = rowids(lossy, "SELECT id FROM embeddings")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(lossy), when], env=environment(), check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert rowids(lossy, "SELECT id FROM embeddings") == records
+    (shown,) = hnswcheck.audit(lossy).stores
+    assert "action-unfinished" in {found.id for found in shown.findings}
+    said = run("repair", lossy, "--plan").stdout
+    assert "an earlier action was stopped half way" in said
+    with pytest.raises(hnswcheck.UsageError):
+        hnswcheck.restore(lossy, "nothing")  # any command finishes it, or takes it back
+    left = rowids(lossy, "SELECT id FROM embeddings")
+    files = list(lossy.glob("*.dropped-*.jsonl"))
+    assert list(lossy.glob("*.rebuilt-*")) == []
+    if when == "before":
+        assert (left, files) == (records, [])
+    else:
+        assert len(records - left) == len(files[0].read_text().splitlines()) == 34
+        assert hnswcheck.audit(lossy).verdict == "consistent"
+
+
+def test_an_index_that_is_not_verified_costs_no_record(
     lossy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The journal stays until they are gone."""
-
-    def killed(*_: object) -> None:
+    def interrupted(*_: object) -> str:
         raise KeyboardInterrupt
 
+    records = rowids(lossy, "SELECT id FROM embeddings")
     with monkeypatch.context() as patched:
-        patched.setattr("hnswcheck.actions.exchange.recover", killed)
+        patched.setattr("hnswcheck.actions.exchange._problem", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            hnswcheck.repair(lossy, accept=ALL_GRADES, drop_records=True)
-    assert hnswcheck.audit(lossy).verdict == "damaged"
-    report = hnswcheck.repair(lossy)
-    assert report.finished == (f"finished the repair of segment {segment_folders(lossy)[0].name}",)
-    assert hnswcheck.audit(lossy).verdict == "consistent"
-    (exported,) = lossy.glob("*.dropped-*.jsonl")
-    assert len(exported.read_text().splitlines()) == 34
+            hnswcheck.repair(lossy, accept=ALL_GRADES, drop_records=True, verify="audit")
+    with pytest.raises(hnswcheck.UsageError):
+        hnswcheck.restore(lossy, "nothing")
+    assert rowids(lossy, "SELECT id FROM embeddings") == records
 
 
 def test_a_collection_never_goes_whole(tmp_path: Path) -> None:

@@ -250,7 +250,6 @@ def test_without_hnswlib_one_line_says_what_to_install(
 STOPS = """
 import sys, time
 import numpy as np
-import oracle
 import hnswcheck
 from hnswcheck.actions import make
 

@@ -30,7 +30,7 @@ class SegmentRepair:
             another reason.
         use: int64: records whose vector is taken from there.
         embed: int64: records whose document is embedded again.
-        leave: int64: records that stay without a vector.
+        leave: int64: records that stay, without a vector.
         drop: int64: records that go.
         mend: what is enough; None for a new index.
         missing: records that the index lacks, after replay; None if unknown.
@@ -91,7 +91,7 @@ class SegmentRepair:
         if self.salvage.metadata_start is not None:
             yield f"set METADATA's watermark to {self.salvage.metadata_start}"
         if len(self.leave):
-            yield f"leave {len(self.leave):,} records without a vector"
+            yield f"leave {len(self.leave):,} records out of it"
         if len(self.drop):
             yield f"delete {len(self.drop):,} records, after they are written to a file"
 

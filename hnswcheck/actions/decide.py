@@ -74,7 +74,7 @@ def decide(
     mend = None
     in_sqlite = not LINES[schema.line].keeps_watermark
     if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
-        mend = choose_mend(target, frozenset(report.error_ids), found)
+        mend = choose_mend(target, frozenset(report.error_ids), found, database)
     present, _ = balance_with(target, target.folder, target.start, found.records.ids)
     kept = int(good.sum()) + len(embed) + len(leave)
     return replace(

@@ -175,7 +175,7 @@ def ask(function: Embed, documents: list[str], dimension: int) -> Floats:
     """
     try:
         given = function(list(documents))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _refusal(f"failed: {in_short(error)}") from error
     try:
         with np.errstate(all="ignore"):  # a number that float32 cannot hold is seen below

@@ -12,8 +12,8 @@ from pathlib import Path
 from hnswcheck.actions.choices import SegmentRepair
 from hnswcheck.actions.chroma import NotAsked, problem_in_chroma
 from hnswcheck.actions.embedding import Embedded
-from hnswcheck.actions.hold import Held, hold, hold_unchanged, reading, states_if_quiet
-from hnswcheck.actions.journal import Step, is_unfinished, perform, recover
+from hnswcheck.actions.hold import Held, hold_unchanged, reading, states_if_quiet
+from hnswcheck.actions.journal import Step, is_unfinished, perform
 from hnswcheck.actions.make import Made, discard, make
 from hnswcheck.actions.sample import Sample
 from hnswcheck.actions.verify import Verification, Verify
@@ -21,7 +21,7 @@ from hnswcheck.actions.watermark import WatermarkChange, numbered, read_watermar
 from hnswcheck.apart import Progress
 from hnswcheck.audit import Question, examine
 from hnswcheck.disk.manifest import FilePrint, Manifest, file_prints, free_name
-from hnswcheck.disk.names import DROPPED, MANIFEST
+from hnswcheck.disk.names import MANIFEST
 from hnswcheck.disk.view import States, list_directory
 from hnswcheck.disk.watermark import WatermarkRow
 from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, UsageError
@@ -40,7 +40,7 @@ def exchange(
 ) -> SegmentRepair:
     """Make the new index of one collection, put it in place, and verify it there.
 
-    Records go last, once the index is known to be right: the journal stays until then.
+    Records go last, once the index is known to be right.
 
     Args:
         embedded: the vectors of ``segment.embed``; None if there are none.
@@ -66,11 +66,12 @@ def exchange(
             discard(root, made.names)  # and nothing else: that is another repair's
         raise
     replaced = step.adds[0].removesuffix(MANIFEST) if step.adds else None
-    verified, not_asked = _verify(root, segment, step, wait, how, sample)
-    if step.drops:
-        with hold(root, wait) as held:
-            recover(held)
-    exported = next((name for _, name in step.moves if DROPPED.fullmatch(name)), None)
+    try:
+        verified, not_asked = _verify(root, segment, step, wait, how, sample)
+    except BaseException:
+        discard(root, made.names)
+        raise
+    exported = _drop(root, segment, made.lines, now, wait) if made.lines else None
     return replace(
         segment,
         replaced=replaced,
@@ -93,13 +94,9 @@ def _refusing(root: Path, segment: SegmentRepair) -> Iterator[None]:
 def _step(
     held: Held, segment: SegmentRepair, made: Made, now: datetime, files: tuple[FilePrint, ...]
 ) -> tuple[Step, dict[str, bytes]]:
-    found = segment.salvage
-    assert found is not None
     root, before = held.root, read_watermark(held.connection, segment.segment)
     moves: list[tuple[str, str]] = []
     manifests: dict[str, bytes] = {}
-    if made.lines is not None:
-        moves.append((made.lines, free_name(root, segment.segment, now, "dropped", ".jsonl")))
     if files:
         name = free_name(root, segment.segment, now)
         moves.append((segment.segment, name))
@@ -124,10 +121,7 @@ def _step(
     changes = tuple(_changes(held.connection, segment, made.start, before))
     if not moves and not changes:
         raise RepairRefused(f"{root}: {segment.collection.name} has nothing to repair")
-    rowids, seq_ids = found.records.rowids[segment.drop], found.records.seq_ids[segment.drop]
-    drops = tuple(zip(rowids.tolist(), seq_ids.tolist(), strict=True))
-    step = Step(segment.segment, tuple(moves), changes, adds=tuple(manifests), drops=drops)
-    return step, manifests
+    return Step(segment.segment, tuple(moves), changes, adds=tuple(manifests)), manifests
 
 
 def _changes(
@@ -146,6 +140,22 @@ def _changes(
     if metadata is not None and found is not None and found.metadata_start is not None:
         row = read_watermark(connection, metadata)
         yield WatermarkChange(metadata, row, numbered(connection, row, found.metadata_start))
+
+
+def _drop(root: Path, segment: SegmentRepair, lines: str, now: datetime, wait: float) -> str:
+    """Delete the records that are to go; the name of the file that has them."""
+    assert segment.salvage is not None
+    records = segment.salvage.records
+    rowids, seq_ids = records.rowids[segment.drop], records.seq_ids[segment.drop]
+    drops = tuple(zip(rowids.tolist(), seq_ids.tolist(), strict=True))
+    name = free_name(root, segment.segment, now, "dropped", ".jsonl")
+    try:
+        with hold_unchanged(root, (), states_if_quiet(root, ()), wait) as held:
+            perform(held, "repair", [Step(segment.segment, ((lines, name),), drops=drops)], {})
+    except HnswcheckError as error:
+        text = f"{error}; the index is repaired, but no record was deleted: repair again for that"
+        raise type(error)(text) from error
+    return name
 
 
 def _verify(

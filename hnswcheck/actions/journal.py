@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 
 from hnswcheck.actions.durable import sync_directory, write_durably
 from hnswcheck.actions.hold import Held
-from hnswcheck.actions.records import Drop, drop_from_json, drop_records
+from hnswcheck.actions.records import Drop, all_gone, drop_from_json, drop_records
 from hnswcheck.actions.watermark import (
     WatermarkChange,
     change_from_json,
@@ -51,7 +51,7 @@ class Step:
         moves: folders to rename, (from, to), names in the persist directory.
         watermarks: that change.
         adds, removes: manifests.
-        drops: records that go when the action is finished by :func:`recover`.
+        drops: records that go.
     """
 
     segment: str
@@ -75,22 +75,22 @@ class Step:
         made_anew = bool(self.moves) and self.moves[-1][0] == self.segment
         return made_anew and _holds_anything(root / self.segment)
 
-    def write_watermarks(self, connection: sqlite3.Connection) -> bool:
-        """Change the watermarks; False if one is not what it was."""
+    def change_rows(self, connection: sqlite3.Connection) -> bool:
+        """Change what is in sqlite; False if a watermark is not what it was."""
         written = [write_watermark(connection, change) for change in self.watermarks]
+        drop_records(connection, self.drops)
         return all(written)
 
     def is_committed(self, connection: sqlite3.Connection) -> bool:
-        """Whether a watermark was changed."""
-        return any(is_written(connection, change) for change in self.watermarks)
+        """Whether anything in sqlite was changed."""
+        gone = bool(self.drops) and all_gone(connection, self.drops)
+        return gone or any(is_written(connection, change) for change in self.watermarks)
 
 
 def perform(
     held: Held, action: Action, steps: Sequence[Step], manifests: Mapping[str, bytes]
 ) -> None:
     """Carry out an action whole, or not at all.
-
-    Where records are to go, they stay until :func:`recover`, and so does the journal.
 
     Args:
         manifests: the content of every manifest that a step adds.
@@ -109,11 +109,9 @@ def perform(
                 (held.root / source).rename(held.root / target)
         sync_directory(held.root)
         for step in steps:
-            if not step.write_watermarks(held.connection):
+            if not step.change_rows(held.connection):
                 raise StoreChanged(f"{held.root}: a watermark of {step.segment} has changed")
         held.commit()
-    if any(step.drops for step in steps):
-        return
     with _failing(f"{held.root}: done, but {JOURNAL} could not be removed"):
         _clean_up_whole(held.root, steps)
 
@@ -140,8 +138,7 @@ def recover(held: Held) -> list[str]:
         sync_directory(held.root)
         for step in done:
             if not step.is_overtaken(held.root):
-                step.write_watermarks(held.connection)
-            drop_records(held.connection, step.drops)
+                step.change_rows(held.connection)
         held.commit()
         _clean_up(held.root, done)
         remove_rebuilt(held.root)

@@ -3,13 +3,13 @@
 The files of a folder are kept: the segment's own, or one that was moved aside. What may be wrong is
 who its elements belong to, where replay begins, and what lies behind the last link list. So the id
 map is written anew, with every element that is nobody's marked deleted; the watermark is set to the
-moment that the folder is of, or before everything that the log still has, as replaying an operation
-again changes nothing; link_lists.bin is cut.
+moment that the folder is of, or before everything that the log still has; link_lists.bin is cut.
+What Chroma makes of it when it replays the log must be what was found to be each record's vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,15 @@ from hnswcheck.actions.index_settings import LARGEST_COUNT
 from hnswcheck.checks.ledger import balance, check_watermark, replay_index
 from hnswcheck.checks.proof import FolderProof
 from hnswcheck.checks.salvage import FIRST_FOLDER, LOG, Salvage
+from hnswcheck.checks.vectors import differs
+from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap, Pairs, Shape
 from hnswcheck.disk.labels import Labels
 from hnswcheck.disk.level0 import Elements
 from hnswcheck.disk.records import Records
 from hnswcheck.disk.segment import LINKS, SegmentFolder, open_segment
-from hnswcheck.disk.strings import Ints, positions
+from hnswcheck.disk.strings import Ints, find, positions
+from hnswcheck.disk.wal import WalRow
 from hnswcheck.target import Target
 
 #: Errors of a segment's own folder that go with a new id map, a new watermark, or shorter links.
@@ -101,7 +104,9 @@ class Mend:
             yield f"set VECTOR's watermark to {self.start}"
 
 
-def choose_mend(target: Target, errors: frozenset[str], found: Salvage) -> Mend | None:
+def choose_mend(
+    target: Target, errors: frozenset[str], found: Salvage, database: Database
+) -> Mend | None:
     """A change smaller than a new index, by which every record gets its best vector, if there is.
 
     Args:
@@ -122,7 +127,7 @@ def choose_mend(target: Target, errors: frozenset[str], found: Salvage) -> Mend 
         segment = open_segment(folder.path)
         if segment.header is None or segment.header.count != len(folder.elements.labels):
             continue
-        mend = _mend(target, segment, found, proof, number, adopted)
+        mend = _mend(target, segment, found, proof, number, adopted, database)
         if mend is not None:
             return mend
     return None
@@ -141,16 +146,30 @@ def _mend(
     proof: FolderProof,
     number: int,
     adopted: bool,
+    database: Database,
 ) -> Mend | None:
     elements = found.folders[number - FIRST_FOLDER].elements
     start = _start(target, proof)
     id_map, relabelling = segment.read_id_map(), None
-    if not (id_map and _fits(id_map, elements) and _balances(target, found, start, id_map)):
-        relabelling = _relabelling(found, proof, elements, id_map)
-        if relabelling is None:
-            return None
-        renewed = _renewed(relabelling, found.records, target.integers)
-        if not _balances(target, found, start, renewed):
+
+    def is_enough(id_map: IdMap, element: Ints) -> bool:
+        return _is_enough(target, found, number, start, id_map, element, database)
+
+    if not (id_map and _fits(id_map, elements) and is_enough(id_map, proof.element)):
+        good = (proof.element >= 0) & ~proof.tombstoned & ~proof.damaged
+        rows = target.read_all_wal()
+        # What the log writes anew needs no element, and an add is ignored where there is one.
+        written = {row.id for row in rows if row.seq_id > start and row.operation != "update"}
+        for left in (set[bytes](), written):
+            again = good.copy()
+            again[list(find(left, found.records.ids).values())] = False
+            element = np.where(again, proof.element, -1)
+            relabelling = _relabelling(element, elements, id_map)
+            if relabelling is None:
+                continue
+            if is_enough(_renewed(relabelling, found.records, target.integers), element):
+                break
+        else:
             return None
     mark = target.vector_watermark
     right = mark is not None and mark.value == start
@@ -183,12 +202,14 @@ def _fits(id_map: IdMap, elements: Elements) -> bool:
     )
 
 
-def _relabelling(
-    found: Salvage, proof: FolderProof, elements: Elements, id_map: IdMap | None
-) -> Relabelling | None:
-    """An id map of the records that have a good element; None if there is none."""
-    chosen = np.flatnonzero((proof.element >= 0) & ~proof.tombstoned & ~proof.damaged)
-    at = proof.element[chosen]
+def _relabelling(element: Ints, elements: Elements, id_map: IdMap | None) -> Relabelling | None:
+    """An id map of the records that have an element; None if none has.
+
+    Args:
+        element: int64 (n,): of each record, -1 for none.
+    """
+    chosen = np.flatnonzero(element >= 0)
+    at = element[chosen]
     if not len(at) or len(np.unique(at)) != len(at):
         return None
     dead = ~elements.tombstoned
@@ -206,11 +227,68 @@ def _renewed(new: Relabelling, records: Records, integers: bool) -> IdMap:
     return IdMap(shape, None, new.last_label, None, pairs, pairs, None)
 
 
-def _balances(target: Target, found: Salvage, start: int, id_map: IdMap) -> bool:
-    """Whether replay from there makes both sides name the same records."""
-    replay = replay_index(target.read_all_wal(), start, id_map, None, target.revives)
-    after = balance(found.records.ids, replay, id_map.id_to_label.ids)
-    return not (after.missing or after.phantom)
+def _is_enough(
+    target: Target,
+    found: Salvage,
+    number: int,
+    start: int,
+    id_map: IdMap,
+    element: Ints,
+    database: Database,
+) -> bool:
+    """Whether replay from there makes both sides name the same records, with the right vectors.
+
+    Args:
+        number: of the folder.
+        element: int64 (n,): of each record, as the id map says.
+    """
+    rows, ids = target.read_all_wal(), id_map.id_to_label.ids
+    replay = replay_index(rows, start, id_map, None, target.revives)
+    after = balance(found.records.ids, replay, ids)
+    if after.missing or after.phantom:
+        return False
+    pending = [row for row in rows if row.seq_id > start]
+    touched = {row.id for row in pending}
+    written = _written(pending, set(find(touched, ids)))
+    due = np.where((found.sources == LOG) & (found.at > start), found.at, 0)
+    made = np.zeros(len(due), np.int64)
+    for id, i in find(touched, found.records.ids).items():
+        made[i] = written.get(id, 0)
+    if (made[made != due] != 0).any():
+        return False
+    # An add of what the folder has already is ignored: it must have that very vector.
+    kept = np.flatnonzero(made != due)
+    if not len(kept) or (element[kept] < 0).any():
+        return not len(kept)
+    dimension = target.collection.dimension or 0
+    folder = found.folders[number - FIRST_FOLDER]
+    norm = None if folder.norms is None else 1.0
+    logged = np.concatenate(list(found.read(kept, database, dimension)))
+    stored = folder.vectors(element[kept])
+    return not any(differs(a, norm, b) for a, b in zip(stored, logged, strict=True))
+
+
+def _written(pending: Sequence[WalRow], present: set[bytes]) -> dict[bytes, int]:
+    """The row that the vector of each id is from, once they are replayed; 0 for an element.
+
+    Args:
+        present: ids of these rows that the index has before.
+    """
+    written: dict[bytes, int] = {}
+    for row in pending:
+        has_vector = row.vector_bytes is not None
+        match row.operation:
+            case "delete":
+                present.discard(row.id)
+                written.pop(row.id, None)
+            case "add" | "upsert" if row.id not in present:
+                present.add(row.id)
+                written[row.id] = row.seq_id
+            case "update" | "upsert" if row.id in present and has_vector:
+                written[row.id] = row.seq_id
+            case _:
+                pass
+    return written
 
 
 def _links_size(segment: SegmentFolder) -> int | None:

@@ -41,6 +41,11 @@ def drop_records(connection: sqlite3.Connection, drops: Sequence[Drop]) -> None:
         connection.execute(f"DELETE FROM embeddings WHERE id IN ({marks})", rowids)
 
 
+def all_gone(connection: sqlite3.Connection, drops: Sequence[Drop]) -> bool:
+    """Whether none of them is there."""
+    return not any(_still_there(connection, drops))
+
+
 def drop_from_json(found: Any) -> Drop:
     """A record in a journal.
 

@@ -8,7 +8,8 @@ becomes a quarantined one, so that a restore undoes the repair.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from hnswcheck.audit import Question, examine, naming
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
-from hnswcheck.errors import RepairFailed, RepairRefused, StoreChanged
+from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, StoreChanged
 from hnswcheck.report import Level, Report
 from hnswcheck.target import read_targets
 
@@ -133,9 +134,10 @@ def repair(
         collections: names or ids; None for all.
         accept: grades to take for lack of a proven vector: "inferred", "unconfirmed", "outdated",
             "suspect".
-        leave_unindexed: records without a vector stay so.
-        drop_records: records without a vector go, with document and metadata; they are written to
-            a file of JSON lines in the persist directory first. A restore does not bring them back.
+        leave_unindexed: records without an acceptable vector stay, but not in the index.
+        drop_records: records without an acceptable vector go, with document and metadata; they are
+            written to a file of JSON lines in the persist directory first. A restore does not bring
+            them back.
         embed: embeds the documents of records without an acceptable vector: any function from a
             list of texts to as many vectors; or "own" for the one that chromadb keeps with each
             collection, which needs chromadb 1.0 or newer; or a class of chromadb's embedding
@@ -248,6 +250,23 @@ def _exchange(
     return exchange(root, again, new, folders, states, wait, progress, how)
 
 
+@contextmanager
+def _telling(done: Sequence[SegmentRepair]) -> Iterator[None]:
+    """An error says which collections were repaired before it."""
+    try:
+        yield
+    except HnswcheckError as error:
+        if not done:
+            raise
+        names = ", ".join(
+            f"{s.collection.name} (undone by restore --quarantine {s.replaced})"
+            if s.replaced
+            else s.collection.name
+            for s in done
+        )
+        raise type(error)(f"{error}; but for what was repaired before: {names}") from error
+
+
 def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
     """The second half of :func:`repair`."""
     report = plan.report
@@ -255,7 +274,7 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         said = "; ".join(f"{s.collection.name}: {s.refused}" for s in report.refused)
         raise RepairRefused(f"{report.path}: nothing was changed: {said}")
     if not report.segments:
-        return replace(report, after=report.before)
+        return replace(report, after=_audited(report.path))
     if take_in_wal(report.path, plan.states, wait):
         plan = _same_again(plan, choices)
         report = plan.report
@@ -267,11 +286,17 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
     with embedded(report.path, report.segments, choices.embed, progress) as made:
         for segment in report.segments:
             new = made.get(segment.segment)
-            done.append(_exchange(report.path, segment, new, folders, states, wait, progress, how))
+            with _telling(done):
+                made_of = (new, folders, states, wait, progress, how)
+                done.append(_exchange(report.path, segment, *made_of))
             if new is not None:
                 new.kept.remove()
             folders = tuple(segment_folders(report.path))
             states = states_if_quiet(report.path, folders)
-    with reading(report.path):
-        after = Report((examine(Question(report.path)),))
-    return replace(report, segments=tuple(done), after=after)
+    return replace(report, segments=tuple(done), after=_audited(report.path))
+
+
+def _audited(root: Path) -> Report:
+    """All collections, those that nobody asked for, too."""
+    with naming(root), reading(root):
+        return Report((examine(Question(root)),))

@@ -149,7 +149,7 @@ def restore(
             raise RestoreRefused(
                 f"{root}: {manifest.folder} is older than what Chroma wrote since:"
                 f" {plan.lost_writes:,} written and {plan.lost_deletes:,} deleted records are only"
-                " in the folder that is there now, and no longer in the WAL; nothing was changed"
+                " in the folder that is there now, and no longer in the WAL; nothing was put back"
             )
         if take_in_wal(root, plan.states, wait):
             again: _Plan = alone(root / DATABASE, _plan, (root, quarantine), progress)

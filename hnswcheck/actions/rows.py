@@ -44,10 +44,11 @@ def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
     for begin in range(0, len(chosen), PAGE_DOCUMENTS):
         page = chosen[begin : begin + PAGE_DOCUMENTS]
         rowids = found.records.rowids[page]
-        metadata = read_metadata(database, rowids)
+        in_sqlite = rowids[page < len(found.records.ids) - found.made]
+        metadata = read_metadata(database, in_sqlite)
         rows: Page = []
         for index, rowid in zip(page.tolist(), rowids.tolist(), strict=True):
-            own = metadata.get(rowid, {})
+            own = metadata.get(rowid, {}) if rowid in in_sqlite else {}
             rows.append(
                 Row(
                     text(found.records.ids[index]),

@@ -44,11 +44,13 @@ class LogProof:
         seq_ids: int64 (n,): the row that holds its last vector; 0 where the log has none.
         grades: uint8 (n,): how sure it is that this row took effect.
         made: int64 (n,): the operation that made the record; 0 where that is not known.
+        ever: bool (n,): no record had this id before.
     """
 
     seq_ids: Ints
     grades: Grades
     made: Ints
+    ever: Flags
 
 
 @dataclass(slots=True)
@@ -103,7 +105,7 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
         if history.vector:
             seq_ids[place] = history.vector
             grades[place] = Grade.PROVEN if history.sure else Grade.UNCONFIRMED
-    return LogProof(seq_ids, grades, made)
+    return LogProof(seq_ids, grades, made, untouched)
 
 
 def _follow(history: _History, row: WalRow) -> None:
@@ -145,6 +147,7 @@ class FolderProof:
             moment; or, where the elements are fewer, of one history.
         moment: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
+        after: an operation that it certainly reflects; 0 if none is known.
         inferred: whose element is whose was only inferred.
     """
 
@@ -159,6 +162,7 @@ class FolderProof:
     whole_account: bool
     moment: int | None
     covered: bool
+    after: int
     inferred: bool = False
 
 
@@ -181,15 +185,14 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
         if folder.strangers and not later.any():  # or it is newer than sqlite
             return grades
         before = int(made_by(records)[later].min(initial=NEVER))
-        # ... and no older than any that it has. In one history.
+        # ... and no older than any that it has, unless that was made again since. In one history.
         after = int(made_from(records, log)[there].max(initial=0))
         if after >= before:
             grades[there] = Grade.SUSPECT
             return grades
         grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
         made_only = (log.made > 0) & (log.made == records.seq_ids)
-        certain = after if folder.whole_account else int(log.made[there].max(initial=0))
-        grades[there & ((records.seq_ids <= certain) | made_only)] = Grade.PROVEN
+        grades[there & ((records.seq_ids <= folder.after) | made_only)] = Grade.PROVEN
     grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
     if folder.inferred:
         grades[grades == Grade.PROVEN] = Grade.INFERRED

@@ -21,7 +21,7 @@ from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.records import Records, read_records
 from hnswcheck.disk.strings import Flags, Ints, find
-from hnswcheck.disk.wal import read_wal_vectors
+from hnswcheck.disk.wal import WalRow, read_wal_vectors
 from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnreadable
 from hnswcheck.target import Target
 
@@ -43,6 +43,7 @@ class Salvage:
         proofs: what is known of each; None for one whose elements nobody can name.
         unread: folders that the operating system did not let us read.
         settled: bool (n,): sqlite has the record, and METADATA nothing more to apply to it.
+        made: so many records, the last ones, are in the log only: METADATA has yet to make them.
         metadata_start: what METADATA's watermark must be; None if it is that.
     """
 
@@ -54,6 +55,7 @@ class Salvage:
     proofs: tuple[FolderProof | None, ...]
     unread: tuple[Path, ...]
     settled: Flags
+    made: int
     metadata_start: int | None
 
     def count(self, grade: Grade) -> int:
@@ -108,7 +110,8 @@ def salvage(database: Database, target: Target) -> Salvage:
     records = replayed(stored, pending)
     settled = np.ones(len(records.ids), bool)
     settled[list(find({row.id for row in pending}, records.ids).values())] = False
-    log = read_log(records, rows, history.accounted, history.complete)
+    again = _numbered_again(stored, rows, target.highest)
+    log = read_log(records, rows, 0 if again else history.accounted, history.complete and not again)
     grades, at = log.grades.copy(), log.seq_ids.copy()
     sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
     folders: list[Folder] = []
@@ -134,6 +137,8 @@ def salvage(database: Database, target: Target) -> Salvage:
             raise StoreChanged(f"a file changed while it was read: {error}") from error
         for proof in both:
             found = judge_folder(proof, records, log)
+            if again:  # what is of when is not known, then
+                found = np.minimum(found, np.uint8(Grade.UNCONFIRMED))
             better = found > grades
             grades[better], sources[better] = found[better], len(folders) + FIRST_FOLDER
             at[better] = proof.element[better]
@@ -148,8 +153,18 @@ def salvage(database: Database, target: Target) -> Salvage:
         tuple(proofs),
         tuple(unread),
         settled,
+        int(np.count_nonzero(records.rowids > int(stored.rowids.max(initial=0)))),
         righted,
     )
+
+
+def _numbered_again(stored: Records, rows: Sequence[WalRow], highest: int) -> bool:
+    """Whether the log was emptied, and its numbers were given to other operations again since."""
+    if 0 < highest < int(stored.seq_ids.max(initial=0)):
+        return True
+    ids = {row.seq_id: row.id for row in rows}
+    logged = np.flatnonzero(np.isin(stored.seq_ids, list(ids)))
+    return any(ids[int(stored.seq_ids[i])] != stored.ids[i] for i in logged.tolist())
 
 
 def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:

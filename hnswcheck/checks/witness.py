@@ -23,6 +23,9 @@ from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
 from hnswcheck.disk.wal import read_wal_vectors
 from hnswcheck.target import Target
 
+#: Records that are asked of when a folder is, the latest first.
+WITNESSES = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Witness:
@@ -249,11 +252,12 @@ class Witness:
         inferred: bool = False,
     ) -> FolderProof:
         folder = self.folder
+        damaged = _flagged(self.faulty, element)
         known = len(folder.elements.labels) if folder.norms is None else folder.known_norms
         return FolderProof(
             element,
             _flagged(folder.elements.tombstoned, element),
-            _flagged(self.faulty, element),
+            damaged,
             element >= known,
             mapped,
             whole_map,
@@ -262,8 +266,26 @@ class Witness:
             whole_account,
             moment,
             covered,
+            self._after(np.where(damaged, -1, element)),
             inferred,
         )
+
+    def _after(self, element: Ints) -> int:
+        """The last operation known to have made a record whose element is here.
+
+        A record may have been deleted and made again since: what is here must be of its last life,
+        as no other record ever had its id, or as the log has its vector.
+        """
+        made = np.where(element >= 0, self.log.made, 0)
+        for i in np.argsort(made)[::-1][:WITNESSES].tolist():
+            if not made[i]:
+                break
+            seq_id = int(self.log.seq_ids[i])
+            if self.log.ever[i] or (
+                seq_id and self._holds(int(self.folder.elements.labels[element[i]]), seq_id)
+            ):
+                return int(made[i])
+        return int(made[self.log.ever].max(initial=0))
 
 
 def _flagged(flags: Flags, element: Ints) -> Flags:

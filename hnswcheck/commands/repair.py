@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+from contextlib import redirect_stdout
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from hnswcheck.actions import export as exporting
 from hnswcheck.actions import repair as repairing
 from hnswcheck.actions.choices import ACCEPTABLE, Choices
 from hnswcheck.actions.embedder import BATCH, OWN, Embedding, in_short
+from hnswcheck.actions.journal import is_unfinished
 from hnswcheck.actions.verify import Verify
 from hnswcheck.commands.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.errors import RepairRefused, UsageError
@@ -103,13 +105,16 @@ def repair(
         int, typer.Option(metavar="N", min=1, help="Documents that are embedded at a time.")
     ] = BATCH,
     leave_unindexed: Annotated[
-        bool, typer.Option("--leave-unindexed", help="Leave records without a vector as they are.")
+        bool,
+        typer.Option(
+            "--leave-unindexed", help="Leave records without an acceptable vector out of the index."
+        ),
     ] = False,
     drop_records: Annotated[
         bool,
         typer.Option(
             "--drop-records",
-            help="Delete records without a vector, after writing them to a file in PATH.",
+            help="Delete records without an acceptable vector; a file in PATH has them then.",
         ),
     ] = False,
     verify: Annotated[
@@ -142,14 +147,16 @@ def repair(
             path, collection, choices, dry_run=plan, wait=wait, verify=verify, progress=progress
         )
     report = made.report
+    unfinished = is_unfinished(path)
     if not plan and report.segments and not report.refused:
-        show(actions.repair_plan(report), aside=machine)
+        show(actions.repair_plan(report, unfinished), aside=machine)
         if yes or _agreed():
-            with shown(not quiet) as progress:
+            # What an embedding function prints is no part of the answer.
+            with shown(not quiet) as progress, redirect_stdout(sys.stderr):
                 report = repairing.carry_out(made, choices, wait, progress)
             show(actions.repaired(report), aside=machine)
     else:
-        show(actions.repair_plan(report), aside=machine)
+        show(actions.repair_plan(report, unfinished), aside=machine)
     if machine:
         emit(json.dumps(report.to_dict(), indent=2) + "\n")
     if report.refused and not plan:
@@ -179,7 +186,7 @@ def salvage(
 
     Reads only. FILE.npz holds "vectors" (NaN where there is none) and "grades" (5 proven, 4
     inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost), FILE.jsonl the rest in the same order.
-    FILE.parquet holds all of it and needs the extra: pip install 'hnswcheck[parquet]'.
+    FILE.parquet holds all of it and needs the extra "parquet" of hnswcheck.
     """
     with shown(not quiet) as progress:
         made = exporting.export(path, collection, output, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,9 @@ from hnswcheck.errors import SqliteDamaged
 
 PAGE_DOCUMENTS = 500
 
-Value = str | int | float | None
+Scalar = str | int | float | None
+Value = Scalar | list[Scalar]
+VALUE_COLUMNS = ("string_value", "int_value", "float_value", "bool_value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +121,34 @@ def read_metadata(database: Database, rowids: Ints) -> dict[int, dict[str, Value
         rowids: int64 (n,), not more than :data:`PAGE_DOCUMENTS`.
     """
     found: dict[int, dict[str, Value]] = {}
-    columns = "string_value, int_value, float_value"
-    rows = database.rows(
-        f"SELECT id, key, {columns} FROM embedding_metadata"
-        f" WHERE id IN ({', '.join('?' * len(rowids))})",
-        rowids.tolist(),
+    for rowid, key, value in _metadata_rows(database, "embedding_metadata", rowids):
+        found.setdefault(rowid, {})[key] = value
+    for rowid, key, value in _metadata_rows(database, "embedding_metadata_array", rowids):
+        values = found.setdefault(rowid, {}).setdefault(key, [])
+        if isinstance(values, list) and not isinstance(value, list):
+            values.append(value)
+    return found
+
+
+def _metadata_rows(
+    database: Database, table: str, rowids: Ints
+) -> Iterator[tuple[int, str, Value]]:
+    """(rowid, key, value) of one of the two tables; nothing where a line has it not."""
+    there = [text(name) for _, name, *_ in database.rows(f"PRAGMA table_info({table})")]
+    columns = [name for name in VALUE_COLUMNS if name in there]
+    if not columns:
+        return
+    marks = ", ".join("?" * len(rowids))
+    query = (
+        f"SELECT id, key, {', '.join(columns)} FROM {table} WHERE id IN ({marks}) ORDER BY rowid"
     )
-    for rowid, key, *values in rows:
-        value = next((value for value in values if value is not None), None)
+    for rowid, key, *values in database.rows(query, rowids.tolist()):
+        pairs = zip(columns, values, strict=True)
+        column, value = next((pair for pair in pairs if pair[1] is not None), ("", None))
         plain = text(value) if isinstance(value, bytes) else value
         if isinstance(plain, str | int | float | None):
-            found.setdefault(integer(rowid, "id"), {})[text(key)] = plain
-    return found
+            is_flag = column == "bool_value" and isinstance(plain, int)
+            yield integer(rowid, "id"), text(key), bool(plain) if is_flag else plain
 
 
 def read_documents(database: Database, rowids: Ints) -> dict[int, str]:

@@ -30,7 +30,7 @@ REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves
 CHOICES = (
     "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
     " collection's own function or by --reembed MODULE:FUNCTION, --leave-unindexed leaves records"
-    " without a vector, --drop-records deletes them"
+    " without an acceptable vector out of the index, --drop-records deletes them"
 )
 #: What each grade says of the best vector of a record.
 MEANING = {
@@ -132,8 +132,9 @@ def restored(result: RestoreResult) -> Iterator[Text]:
         yield Text(f"would put {what}")
 
 
-def repair_plan(report: RepairReport) -> Iterator[Text]:
+def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
     """What a repair would do, a few lines per damaged collection."""
+    yield from _unfinished(unfinished)
     yield from _finished(report.finished)
     if not report.segments:
         yield Text(f"nothing to repair in {visible(str(report.path))}")
@@ -156,12 +157,12 @@ def repaired(report: RepairReport) -> Iterator[Text]:
     for segment in report.segments:
         yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
         if segment.exported:
-            yield Text(f"  deleted records: {visible(segment.exported)}")
+            yield Text(f"  the deleted records are in {visible(segment.exported)}")
         if segment.verified:
             yield Text(f"  {VERIFIED[segment.verified]}")
         if segment.not_asked:
             yield Text(f"  Chroma was not asked: {visible(segment.not_asked)}", "yellow")
-        if segment.replaced:
+        if segment.replaced and not segment.exported:  # no restore brings deleted records back
             yield _undo(report.path, segment.replaced)
     if report.after:
         verdict = report.after.verdict
