@@ -456,7 +456,7 @@ def test_a_folder_that_was_renamed_gives_back_what_the_new_one_lacks(drifted: Dr
         assert 500 < len(there) < len(base.truth)  # what was updated while it was away is nowhere
         assert right(found, base.truth) == there
     new = [r for r in found.grades if found.grades[r] is Grade.PROVEN]
-    assert len(new) > 0.9 * len(right(found, base.truth))
+    assert len(new) > 0.85 * len(right(found, base.truth))  # all that the log or the segment has
 
 
 @pytest.mark.parametrize("name", [HEADER, LEVEL0, "folder"])
