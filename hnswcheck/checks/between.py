@@ -50,7 +50,9 @@ def lay_out(rowids: Ints, live: Labels, known: Labels) -> Layout | None:
         if len(records) == len(between):
             labels[records] = between
         elif len(records):
-            labels[records] = _by_offset(rowids[records], between)
+            ends = [at for at in (records[0] - 1, records[-1] + 1) if 0 <= at < len(known)]
+            beside = known[ends].astype(np.int64) - rowids[ends]
+            labels[records] = _by_offset(rowids[records], between, beside)
             certain = False
     return Layout(labels, certain)
 
@@ -96,17 +98,22 @@ def _gaps(known: Labels, live: Labels) -> list[tuple[Ints, Labels]]:
     ]
 
 
-def _by_offset(rowids: Ints, live: Labels) -> Labels:
+def _by_offset(rowids: Ints, live: Labels, beside: Ints) -> Labels:
     """The labels as far from each other as the rows, if there is one such way; else zeros.
 
     Every id took one label and one row, so that where no other collection's rows are in between,
-    they go side by side.
+    they go side by side; most likely as far apart as next to them.
+
+    Args:
+        beside: int64: how far labels are from rows where that is known next to these.
     """
     unknown = np.zeros(len(rowids), np.uint64)
     spare = len(live) - len(rowids)
     if spare >= MOST_OFFSETS:
         return unknown
-    distances = (rowids - rowids[0]).astype(np.uint64)
-    ways = [first + distances for first in live[: spare + 1]]
-    fitting = [way for way in ways if np.isin(way, live).all()]
-    return fitting[0] if len(fitting) == 1 else unknown
+    labels = live.astype(np.int64)
+    offsets = labels[: spare + 1] - rowids[0]
+    fitting = [offset for offset in offsets.tolist() if np.isin(rowids + offset, labels).all()]
+    likely = [offset for offset in fitting if offset in beside]
+    best = likely if len(likely) == 1 else fitting
+    return (rowids + best[0]).astype(np.uint64) if len(best) == 1 else unknown

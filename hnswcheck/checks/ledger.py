@@ -7,12 +7,9 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import LARGEST_SEQ_ID, Watermark
 from hnswcheck.disk.idmap import IdMap
-from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import Flags, Strings, differences, find
 from hnswcheck.disk.wal import WalRow
 from hnswcheck.report import Finding, Pending, finding
@@ -134,39 +131,6 @@ def replay_records(rows: Sequence[WalRow], watermark: int, records: Strings) -> 
             case _:
                 pass
     return Strings.of(ids)
-
-
-def replayed(records: Records, pending: Sequence[WalRow]) -> Records:
-    """The records once METADATA has applied these rows."""
-    if not pending:
-        return records
-    known = find((row.id for row in pending), records.ids)
-    seq_ids = records.seq_ids.copy()
-    gone: set[int] = set()
-    made: dict[bytes, int] = {}
-    for row in pending:
-        place = known.get(row.id)
-        exists = row.id in made or (place is not None and place not in gone)
-        match row.operation:
-            case "delete" if exists:
-                if made.pop(row.id, None) is None and place is not None:
-                    gone.add(place)
-            case "add" | "upsert" if not exists:
-                made[row.id] = row.seq_id
-            case "update" | "upsert" if exists:
-                if row.id in made:
-                    made[row.id] = row.seq_id
-                elif place is not None:
-                    seq_ids[place] = row.seq_id
-            case _:
-                pass
-    stay = np.setdiff1d(np.arange(len(records.ids)), np.array(sorted(gone), np.int64))
-    last = int(records.rowids.max(initial=0))
-    return Records(
-        Strings.concatenated([records.ids.take(stay), Strings.of(made)]),
-        np.concatenate([records.rowids[stay], last + 1 + np.arange(len(made))]),
-        np.concatenate([seq_ids[stay], np.array(list(made.values()), np.int64)]),
-    )
 
 
 def balance(records: Strings, replay: Replay, index_ids: Strings) -> Balance:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.ledger import check_rows, check_watermark, replayed
+from hnswcheck.checks.ledger import check_rows, check_watermark
 from hnswcheck.checks.proof import FolderProof, Grade, Grades, judge_folder, read_log
 from hnswcheck.checks.remains import Folder, faulty_vectors, open_remains
 from hnswcheck.checks.sampling import Sampler
@@ -20,7 +20,7 @@ from hnswcheck.checks.vectors import Floats
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.records import Records, read_records
-from hnswcheck.disk.strings import Flags, Ints, find
+from hnswcheck.disk.strings import Flags, Ints, Strings, find
 from hnswcheck.disk.wal import WalRow, read_wal_vectors
 from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnreadable
 from hnswcheck.target import Target
@@ -107,7 +107,7 @@ def salvage(database: Database, target: Target) -> Salvage:
     righted = _right_metadata(target, stored)
     start = target.metadata_start if righted is None else righted
     pending = [row for row in rows if row.seq_id > start]
-    records = replayed(stored, pending)
+    records = _replayed(stored, pending)
     settled = np.ones(len(records.ids), bool)
     settled[list(find({row.id for row in pending}, records.ids).values())] = False
     again = _numbered_again(stored, rows, target.highest)
@@ -183,6 +183,39 @@ def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
             moment=first.moment if first.moment == other.moment else None,
         )
     return first
+
+
+def _replayed(records: Records, pending: Sequence[WalRow]) -> Records:
+    """The records once METADATA has applied these rows."""
+    if not pending:
+        return records
+    known = find((row.id for row in pending), records.ids)
+    seq_ids = records.seq_ids.copy()
+    gone: set[int] = set()
+    made: dict[bytes, int] = {}
+    for row in pending:
+        place = known.get(row.id)
+        exists = row.id in made or (place is not None and place not in gone)
+        match row.operation:
+            case "delete" if exists:
+                if made.pop(row.id, None) is None and place is not None:
+                    gone.add(place)
+            case "add" | "upsert" if not exists:
+                made[row.id] = row.seq_id
+            case "update" | "upsert" if exists:
+                if row.id in made:
+                    made[row.id] = row.seq_id
+                elif place is not None:
+                    seq_ids[place] = row.seq_id
+            case _:
+                pass
+    stay = np.setdiff1d(np.arange(len(records.ids)), np.array(sorted(gone), np.int64))
+    last = int(records.rowids.max(initial=0))
+    return Records(
+        Strings.concatenated([records.ids.take(stay), Strings.of(made)]),
+        np.concatenate([records.rowids[stay], last + 1 + np.arange(len(made))]),
+        np.concatenate([seq_ids[stay], np.array(list(made.values()), np.int64)]),
+    )
 
 
 def _right_metadata(target: Target, stored: Records) -> int | None:
