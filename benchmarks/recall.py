@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))
 import hnswcheck  # noqa: E402
 
 SPACES = ("l2", "cosine", "ip")
-#: Threads add in another order each time: so much lies between two builds of the same index.
-NOISE = 0.005
+#: Threads add in another order each time: four builds by Chroma itself differed by up to 0.0014.
+NOISE = 0.002
 NEAREST, QUERIES = 10, 2000
 
 OPEN = """
