@@ -1,0 +1,168 @@
+"""Histories that look like others: what is called proven is the record's own all the same.
+
+Real Chroma plays each history; the test knows every vector. What is compared in the end is what
+Chroma itself gives for the records that were called proven, after the repair.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stores import environment, rest, segment_folders
+
+import hnswcheck
+
+pytest.importorskip("chromadb", reason="the histories are played live")
+pytest.importorskip("hnswlib", reason="an index cannot be built without it")
+
+#: (operation, ids, keys of their vectors); "" for none.
+Step = tuple[str, Sequence[str], Sequence[str]]
+Truth = dict[str, str]
+
+PLAY = """
+import json, sys, zlib
+import chromadb, numpy
+from chromadb.config import Settings
+
+def vector(key):
+    return numpy.random.default_rng(zlib.crc32(key.encode())).standard_normal(8).astype("float32")
+
+client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
+settings = {"hnsw": {"sync_threshold": 10, "batch_size": 5}}
+docs = client.get_or_create_collection("docs", configuration=settings, embedding_function=None)
+for operation, ids, keys in json.loads(sys.stdin.read()):
+    vectors = {"embeddings": [vector(key) for key in keys]} if keys else {}
+    getattr(docs, operation)(ids=ids, **vectors)
+found = docs.get(include=["embeddings"]) if sys.argv[2] == "read" else {"ids": []}
+vectors = [vector.tolist() for vector in found["embeddings"]] if found["ids"] else []
+print(json.dumps(dict(zip(found["ids"], vectors))))
+"""
+
+
+def play(store: Path, *steps: Step, read: bool = False) -> dict[str, list[float]]:
+    """Let Chroma do it, in a process of its own; the vectors that it has then."""
+    command = [sys.executable, "-c", PLAY, str(store), "read" if read else ""]
+    done = subprocess.run(
+        command, input=json.dumps(steps), capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def vector(key: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return np.random.default_rng(zlib.crc32(key.encode())).standard_normal(8).astype(np.float32)
+
+
+def adds(count: int) -> list[Step]:
+    """Ten at a time, r0 and on; the first vector of r0 is r0-0."""
+    names = [f"r{n}" for n in range(count)]
+    return [
+        ("add", names[at : at + 10], [f"{name}-0" for name in names[at : at + 10]])
+        for at in range(0, count, 10)
+    ]
+
+
+def truth_of(count: int, **changes: str) -> Truth:
+    return {f"r{n}": f"r{n}-0" for n in range(count)} | changes
+
+
+def edit(store: Path, statement: str, *values: object) -> None:
+    with closing(sqlite3.connect(store / "chroma.sqlite3")) as database, database:
+        database.execute(statement, values)
+
+
+def wrongly_proven(store: Path, truth: Truth) -> list[str]:
+    """Records that were called proven and have another vector once all was repaired."""
+    rest(store)
+    grades = ("inferred", "unconfirmed", "outdated", "suspect")
+    report = hnswcheck.repair(store, accept=grades, leave_unindexed=True, verify="audit")
+    proven = {
+        id for segment in report.segments for id, _, grade in segment.records() if grade == "proven"
+    }
+    assert proven
+    shutil.copytree(store, store.with_name("copy"))
+    # Records that are lost have no vector, at which get() fails: read those that have one.
+    steps: list[Step] = []
+    lost = [id for s in report.segments for id, _, grade in s.records() if grade == "lost"]
+    if lost:
+        steps.append(("delete", lost, ()))
+    found = play(store.with_name("copy"), *steps, read=True)
+    return sorted(id for id in proven if not np.allclose(found[id], vector(truth[id]), atol=1e-5))
+
+
+def put_back(folder: Path, older: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(older, folder)
+
+
+def test_a_record_that_was_made_again_tells_nothing_of_a_folders_age(tmp_path: Path) -> None:
+    """The older folder has r99, too, from its first life; updates since are purged."""
+    store = tmp_path / "store"
+    play(store, *adds(100))
+    (folder,) = segment_folders(store)
+    shutil.copytree(folder, tmp_path / "older")
+    updated = [f"r{n}" for n in range(20, 40)]
+    play(
+        store,
+        ("update", ["r5"], ["r5-1"]),
+        ("delete", ["r8"], ()),
+        *(("update", [id], [f"{id}-1"]) for id in updated),
+    )
+    play(store, ("delete", ["r99"], ()), ("add", ["r99"], ["r99-1"]), ("add", ["new"], ["new-0"]))
+    put_back(folder, tmp_path / "older")
+    changes = {id: f"{id}-1" for id in ("r5", "r99", *updated)}
+    assert wrongly_proven(store, truth_of(100, new="new-0", **changes)) == []
+
+
+def test_an_add_that_waits_is_not_ignored_for_an_element_that_is_left(tmp_path: Path) -> None:
+    """Ids of the older folder were deleted, which is purged, and added again, which is pending."""
+    store = tmp_path / "store"
+    play(store, *adds(100))
+    (folder,) = segment_folders(store)
+    shutil.copytree(folder, tmp_path / "older")
+    play(store, ("delete", [f"r{n}" for n in range(90, 100)], ()))
+    new = ("add", ["r91", "r95", "n0"], ["r91-1", "r95-1", "n0-0"])
+    play(store, new)
+    put_back(folder, tmp_path / "older")
+    truth = truth_of(90, r91="r91-1", r95="r95-1", n0="n0-0")
+    assert wrongly_proven(store, truth) == []
+
+
+def test_an_update_before_the_add_is_not_replayed_into_the_record(tmp_path: Path) -> None:
+    """In a store that keeps its log, whose watermark is ahead."""
+    store = tmp_path / "store"
+    play(store, ("add", ["zero"], ["zero-0"]))
+    keeps = '{"automatically_purge": false, "_type": "EmbeddingsQueueConfigurationInternal"}'
+    edit(store, "DELETE FROM embeddings_queue_config")
+    edit(store, "INSERT INTO embeddings_queue_config (id, config_json_str) VALUES (1, ?)", keeps)
+    early: list[Step] = [("update", ["x"], ["x-early"]), ("add", ["x"], ["x-0"])]
+    play(store, *early, *adds(100))
+    (folder,) = segment_folders(store)
+    edit(store, "UPDATE max_seq_id SET seq_id = seq_id + 1000 WHERE segment_id = ?", folder.name)
+    assert wrongly_proven(store, truth_of(100, x="x-0", zero="zero-0")) == []
+
+
+def test_numbers_that_were_given_again_prove_nothing(tmp_path: Path) -> None:
+    """The log was emptied and both watermarks set back, so that Chroma numbers from 1 again."""
+    store = tmp_path / "store"
+    play(store, *adds(100), ("add", ["z"], ["z-0"]))
+    play(store, *(("update", [f"r{n}"], [f"r{n}-1"]) for n in range(50, 60)))
+    edit(store, "DELETE FROM embeddings_queue")
+    edit(store, "UPDATE max_seq_id SET seq_id = 0")
+    again: list[Step] = [("add", ["r5"], ["r5-ignored"]), ("update", ["r7"], ["r7-1"])]
+    play(store, *again, ("add", ["n1"], ["n1-0"]))
+    for links in store.glob("*/link_lists.bin"):
+        links.write_bytes(b"\x05" + links.read_bytes()[1:])
+    updated = {f"r{n}": f"r{n}-1" for n in (7, *range(50, 60))}
+    assert wrongly_proven(store, truth_of(100, z="z-0", n1="n1-0", **updated)) == []
