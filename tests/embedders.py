@@ -46,7 +46,7 @@ def numbers(texts: list[str], factor: float = 1.0) -> list[list[float]]:
         stops = int(os.environ.get(STOPS, sys.maxsize))
         if len(asked()) + len(texts) > stops:
             if WAITS in os.environ:
-                print("waiting", flush=True)
+                print("waiting", file=sys.__stdout__, flush=True)
                 time.sleep(60)
             raise ConnectionError("the model went away\nwith details")
         with Path(os.environ[ASKED]).open("a", encoding="utf-8") as file:
