@@ -12,7 +12,7 @@ from hnswcheck.checks.vectors import Floats, VectorFaults
 from hnswcheck.disk.catalog import Collection
 from hnswcheck.disk.header import Header, shaped
 from hnswcheck.disk.idmap import IdMap, Pairs
-from hnswcheck.disk.labels import Labels
+from hnswcheck.disk.labels import Labels, find_labels
 from hnswcheck.disk.level0 import Elements, read_vectors
 from hnswcheck.disk.segment import LENGTH, LEVEL0, SegmentFolder, open_segment
 from hnswcheck.disk.settings import DEFAULT_M, DeclaredSettings
@@ -22,8 +22,8 @@ from hnswcheck.disk.view import unreadable
 NONE = np.zeros(0, np.int64)
 #: Of so many labels per element at most every other one was deleted and purged.
 LIKELY = 1 << 10
-#: A file that takes so much less space than it is long is a hole.
-MOST_BYTES, MOST_COMPRESSED = 1 << 28, 32
+#: So long a data_level0.bin is believed to be one, whatever it takes on the disk.
+MOST_BYTES = 1 << 28
 #: A loss of power leaves whole ones.
 SECTOR = 512
 
@@ -100,7 +100,7 @@ def _used(
     Labels begin at 1: without one, it is room for an element. If the id map counts more than the
     header, and all their labels are there, the header is wrong.
     """
-    most = _bytes_of_elements(segment) // header.stride
+    most = segment.states[LEVEL0].solid_size(MOST_BYTES) // header.stride
     total = min((id_map.total_elements_added if id_map else None) or 0, most)
     count = max(header.count, total) + 1
     elements = replace(segment, header=replace(header, cur_element_count=count)).read_elements()
@@ -116,12 +116,6 @@ def _used(
     return segment, Elements(labels[:used], elements.tombstoned[:used]), bool(more)
 
 
-def _bytes_of_elements(segment: SegmentFolder) -> int:
-    """How long data_level0.bin is, as far as that is no mere hole."""
-    state = segment.states[LEVEL0]
-    return min(state.size, MOST_BYTES + MOST_COMPRESSED * state.allocated)
-
-
 def _with_guessed_header(
     segment: SegmentFolder, dimension: int, settings: DeclaredSettings, id_map: IdMap | None
 ) -> SegmentFolder:
@@ -129,7 +123,7 @@ def _with_guessed_header(
 
     Labels are handed out from 1, each once; read at the wrong places they would be anything.
     """
-    size = _bytes_of_elements(segment)
+    size = segment.states[LEVEL0].solid_size(MOST_BYTES)
     total = (id_map.total_elements_added if id_map else None) or size
     best = segment
     for m in dict.fromkeys((settings.m, DEFAULT_M)):
@@ -148,9 +142,8 @@ def _labelled(labels: Labels) -> int:
 
     0.x writes the whole capacity of an index, and behind its elements whatever memory held.
     """
-    _, firsts = np.unique(labels, return_index=True)
-    fresh = np.zeros(len(labels), bool)
-    fresh[firsts] = True
+    first = len(labels) - 1 - find_labels(labels[::-1], labels)
+    fresh = first == np.arange(len(labels))
     fits = fresh & (labels > 0) & (labels <= LIKELY * len(labels))
     used = len(fits) if fits.all() else int(np.argmin(fits))
     return used if used and int(labels[:used].max()) <= LIKELY * used else 0

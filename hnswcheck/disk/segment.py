@@ -89,7 +89,8 @@ class SegmentFolder:
         state = self.states.get(ID_MAP)
         if state is None:
             return None
-        limit = ID_MAP_BYTES_FIXED + ID_MAP_BYTES_PER_ELEMENT * self.count
+        of_elements = ID_MAP_BYTES_FIXED + ID_MAP_BYTES_PER_ELEMENT * self.count
+        limit = max(of_elements, state.solid_size(ID_MAP_BYTES_FIXED))  # the count may be wrong
         id_map = decode_id_map(_read(self.path / ID_MAP, min(state.size, limit)))
         advance(state.size)
         if state.size > limit:
