@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,13 @@ for folder, _, names in os.walk(sys.argv[1]):
         with open(os.path.join(folder, name), "rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass
+"""
+
+#: Where the vector of each record is, and what proves it, of a store without a header.
+PLAN = """
+import sys, hnswcheck
+(segment,) = hnswcheck.repair(sys.argv[1], dry_run=True).segments
+assert segment.grades == {"proven": int(sys.argv[2])}, segment.grades
 """
 
 #: hnswlib holds the whole index in a process of its own; without it the audit's memory shows.
@@ -148,6 +156,9 @@ def contenders(store: Path, records: int, chroma_python: str | None) -> Iterable
     yield Contender(name="audit deep, no hnswlib", command=[python, "-c", ALONE, *deep])
     if find_spec("hnswlib") is not None:
         yield Contender(name="audit deep", command=[python, "-m", "hnswcheck", *deep])
+    damaged = store.with_name("damaged")
+    damage(store, damaged)
+    yield Contender(name="repair --plan", command=[python, "-c", PLAN, str(damaged), str(records)])
     if chroma_python is not None:
         yield Contender(name="import chromadb", command=[chroma_python, "-c", "import chromadb"])
         yield Contender(
@@ -190,6 +201,15 @@ def build(store: Path, records: int, dimension: int) -> None:
     command += ["--records", str(records), "--deleted", str(records // DELETED_SHARE)]
     command += ["--dim", str(dimension), "--collection", COLLECTION]
     subprocess.run(command, check=True)
+
+
+def damage(store: Path, copy: Path) -> None:
+    """The same store, by hard links, but with nothing in header.bin."""
+    shutil.copytree(store, copy, copy_function=os.link)
+    for header in copy.glob("*/header.bin"):
+        size = header.stat().st_size
+        header.unlink()
+        header.write_bytes(bytes(size))
 
 
 def warm(store: Path) -> None:

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.checks.catalogue import catalogue_faults
+from hnswcheck.checks.recoverable import recoverable
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.sqlite import sqlite_faults
 from hnswcheck.checks.store import check_folders, check_segment_path, check_segment_rows
@@ -38,7 +39,7 @@ from hnswcheck.errors import (
 from hnswcheck.findings import REGISTRY
 from hnswcheck.levels.deep import bytes_to_read, deep
 from hnswcheck.levels.probe import probe
-from hnswcheck.levels.standard import standard
+from hnswcheck.levels.standard import SOUND, standard
 from hnswcheck.report import (
     ChromaInfo,
     Finding,
@@ -99,12 +100,17 @@ def audit(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What an audit is asked."""
+    """What an audit is asked.
+
+    Attributes:
+        salvages: it looks for the vectors of what is damaged, too.
+    """
 
     directory: Path
     level: Level = Level.STANDARD
     collections: tuple[str, ...] | None = None
     all_ids: bool = False
+    salvages: bool = True
 
     @classmethod
     def of(
@@ -154,11 +160,11 @@ def examine(question: Question, progress: Progress = silent) -> StoreReport:
         HnswcheckError: nothing could be read.
     """
     started = time.monotonic()
-    directory, level, wanted, all_ids = astuple(question)
+    directory, level = question.directory, question.level
     while True:
         with open_store(directory) as view:
             try:
-                found = _Audit(view, level, Sampler(all_ids), progress).run(wanted)
+                found = _Audit(view, question, progress).run()
             except CopyOutdated as error:
                 if time.monotonic() > started + PATIENCE_SECONDS:
                     raise StoreChanged(str(error)) from error
@@ -194,18 +200,19 @@ def _store_report(
 class _Audit:
     """One audit of one open store."""
 
-    def __init__(self, view: StoreView, level: Level, sampler: Sampler, progress: Progress) -> None:
+    def __init__(self, view: StoreView, question: Question, progress: Progress) -> None:
         self.view = view
-        self.level = level
-        self.sampler = sampler
+        self.question = question
+        self.level = question.level
+        self.sampler = Sampler(question.all_ids)
         self.progress = progress
 
-    def run(self, wanted: Sequence[str] | None) -> _Found:
+    def run(self) -> _Found:
         listing = list_directory(self.view.root)
         with self.view.database.snapshot():
             schema = read_schema(self.view.database)
         collections = self._collections(schema)
-        selected = _select(collections, wanted)
+        selected = _select(collections, self.question.collections)
         findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
         try:
@@ -362,8 +369,12 @@ class _Audit:
             if self.level is Level.PROBE:
                 return probe(target, folder)
             if self.level is Level.DEEP:
-                return deep(target, folder, self.view.database, self.sampler, meter.advance)
-            return standard(target, folder, self.view.database, self.sampler, meter.advance)
+                report = deep(target, folder, self.view.database, self.sampler, meter.advance)
+            else:
+                report = standard(target, folder, self.sampler, meter.advance)
+            if self.question.salvages and report.status not in SOUND and not folder.irregular:
+                return replace(report, recoverable=recoverable(self.view.database, target))
+            return report
         except StoreUnreadable as error:
             return target.report([finding(error.finding, 1, [path_text(str(error))])])
         except MemoryError as error:

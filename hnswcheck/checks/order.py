@@ -228,9 +228,9 @@ def find_order(
     ids = _at_the_flush(records, pending, hints.flushed)
     ids.vectors.update(hints.vectors)
     place = find({row.id for row in rows} | hints.vectors.keys(), records.ids)
-    touched = {place[row.id] for row in pending if row.id in place}
-    untouched = np.setdiff1d(np.arange(len(records.ids)), np.array(sorted(touched), np.int64))
-    search = _Search(records, hints, live, untouched, place, ids)
+    untouched = np.ones(len(records.ids), bool)
+    untouched[[place[row.id] for row in pending if row.id in place]] = False
+    search = _Search(records, hints, live, np.flatnonzero(untouched), place, ids)
     best: tuple[int, int, bool] | None = None
     labels = np.zeros(len(records.ids), np.uint64)
     disputed = np.zeros(len(records.ids), bool)

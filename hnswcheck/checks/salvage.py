@@ -43,6 +43,7 @@ class Salvage:
         proofs: what is known of each; None for one whose elements nobody can name.
         unread: folders that the operating system did not let us read.
         settled: bool (n,): sqlite has the record, and METADATA nothing more to apply to it.
+        pending: rows of the log that METADATA has yet to apply.
         made: so many records, the last ones, are in the log only: METADATA has yet to make them.
         metadata_start: what METADATA's watermark must be; None if it is that.
     """
@@ -55,6 +56,7 @@ class Salvage:
     proofs: tuple[FolderProof | None, ...]
     unread: tuple[Path, ...]
     settled: Flags
+    pending: Sequence[WalRow]
     made: int
     metadata_start: int | None
 
@@ -153,6 +155,7 @@ def salvage(database: Database, target: Target) -> Salvage:
         tuple(proofs),
         tuple(unread),
         settled,
+        pending,
         int(np.count_nonzero(records.rowids > int(stored.rowids.max(initial=0)))),
         righted,
     )
@@ -209,7 +212,9 @@ def _replayed(records: Records, pending: Sequence[WalRow]) -> Records:
                     seq_ids[place] = row.seq_id
             case _:
                 pass
-    stay = np.setdiff1d(np.arange(len(records.ids)), np.array(sorted(gone), np.int64))
+    stays = np.ones(len(records.ids), bool)
+    stays[list(gone)] = False
+    stay = np.flatnonzero(stays)
     last = int(records.rowids.max(initial=0))
     return Records(
         Strings.concatenated([records.ids.take(stay), Strings.of(made)]),

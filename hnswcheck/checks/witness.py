@@ -16,7 +16,7 @@ from hnswcheck.checks.remains import Folder, better_half
 from hnswcheck.checks.vectors import differs, rows_in_index
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap, Pairs
-from hnswcheck.disk.labels import Labels, find_labels
+from hnswcheck.disk.labels import Labels, find_labels, repeated_labels
 from hnswcheck.disk.opcodes import Damage
 from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
@@ -61,9 +61,9 @@ class Witness:
             cut = id_map.problem is not None and id_map.problem.damage is Damage.TRUNCATED
             if cut and id_map.shape == "dict":
                 id_map = self._completed(id_map)
-            pairs = id_map.id_to_label
-            at = positions(pairs.ids, self.records.ids)
             if cut:  # else what is in it may be wrong
+                pairs = id_map.id_to_label
+                at = positions(pairs.ids, self.records.ids)
                 known[at[at >= 0]] = pairs.labels[at >= 0].astype(np.uint64)
                 gone = np.flatnonzero(at < 0).tolist()
                 strangers = {pairs.ids[i]: int(pairs.labels[i]) for i in gone}
@@ -115,6 +115,8 @@ class Witness:
         mixed = self._is_mixed(id_map, absent, cut_off, labels, element, balanced)
         counted = len(folder.elements.labels) + folder.lacking
         whole_map = id_map.problem is None
+        unnamed = np.ones(len(pairs.ids), bool)
+        unnamed[at[mapped]] = False
         one_history = not (mixed or (whole_map and stray.any()) or folder.beyond)
         whole_account = one_history and total == counted and (cut_off or not len(absent))
         torn = whole_account and folder.torn
@@ -126,7 +128,7 @@ class Witness:
             element,
             mapped,
             whole_map=whole_map,
-            strangers=self._has_strangers(pairs.ids),
+            strangers=self._has_strangers(pairs.ids.take(np.flatnonzero(unnamed))),
             mixed=mixed,
             whole_account=whole_account,
             moment=moment,
@@ -148,7 +150,7 @@ class Witness:
         all that are, and in 1.x a record that was made later has the larger label.
         """
         stored = self.folder.elements.labels
-        if len(np.unique(stored)) != len(stored):
+        if len(repeated_labels(stored)):
             return True
         both = len(id_map.label_to_id.labels) and id_map.problem is None
         if both and not np.array_equal(
@@ -192,7 +194,7 @@ class Witness:
         """The labels of the records by their order, if 1.x wrote them."""
         target, labels = self.target, self.folder.elements.labels
         mark = target.vector_watermark
-        unique = len(np.unique(labels)) == len(labels)
+        unique = not len(repeated_labels(labels))
         if not (target.integers and unique and (mark is None or mark.is_number(True))):
             return None
         flushed = mark.value if mark else 0

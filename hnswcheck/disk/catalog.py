@@ -7,7 +7,7 @@ The tables are those of chroma-core/chroma's migrations (``rust/sqlite/migration
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -307,8 +307,8 @@ def read_written_since(database: Database, segment: str, seq_id: int) -> list[by
 
 
 IDS_QUERY = """
-SELECT count(*), group_concat(embedding_id, char(0)) {lengths}
-FROM (SELECT embedding_id FROM embeddings WHERE {where} ORDER BY segment_id, embedding_id LIMIT ?)
+SELECT count(*), group_concat(embedding_id, char(0)) {more}
+FROM (SELECT {columns} FROM embeddings WHERE {where} ORDER BY segment_id, embedding_id LIMIT ?)
 """
 ID_LENGTHS = ", group_concat(length(CAST(embedding_id AS BLOB)))"
 SEVERAL_SEGMENTS = "segment_id BETWEEN CAST(? AS TEXT) AND CAST(? AS TEXT)"
@@ -349,7 +349,7 @@ def _ids_of_small(
         return
     ends = (segments[0].encode(), segments[-1].encode())
     try:
-        ids = _ids_page(database, SEVERAL_SEGMENTS, ends, PAGE_RECORDS + 1)
+        ids, _ = _ids_page(database, SEVERAL_SEGMENTS, ends, PAGE_RECORDS + 1)
     except TooLarge:
         for segment in wanted & set(segments):
             yield segment, partial(_ids_of_large, database, segment, counts[segment])
@@ -365,36 +365,60 @@ def _ids_of_small(
 
 
 def _ids_of_large(database: Database, segment: str, count: int) -> Strings:
-    pages: list[Strings] = []
-    key, after, size = b"", ">=", PAGE_RECORDS
-    while sum(map(len, pages)) < count:
-        where = WITHIN_SEGMENT.format(after=after)
-        try:
-            page = _ids_page(database, where, (segment.encode(), key), size)
-        except TooLarge:
-            if size == 1:
-                raise
-            size = max(1, size // 16)
-            continue
-        if not len(page):
-            break
-        pages.append(page)
-        last = page[len(page) - 1]
-        if last <= key:
-            raise SqliteDamaged("the index of table embeddings is out of order")
-        key, after = last, ">"
+    pages = [ids for ids, _ in read_id_pages(database, segment)]
     if sum(map(len, pages)) != count:
         raise RecordsMoved("the number of records changed while they were read")
     return Strings.concatenated(pages)
 
 
-def _ids_page(database: Database, where: str, key: tuple[bytes, bytes], limit: int) -> Strings:
-    def ask(lengths: str) -> Row:
-        return database.rows(IDS_QUERY.format(where=where, lengths=lengths), (*key, limit))[0]
+def read_id_pages(
+    database: Database, segment: str, lists: Sequence[str] = ()
+) -> Iterator[tuple[Strings, Row]]:
+    """Record ids of a metadata segment in byte order, a page at a time, with what else is asked.
 
-    count, joined = ask("")
+    Args:
+        lists: expressions over columns; of each comes a text of all its values, with commas.
+
+    Raises:
+        RecordsMoved: the table changed meanwhile.
+        SqliteDamaged: the index of the table is out of order.
+    """
+    key, after, size = b"", ">=", PAGE_RECORDS
+    while True:
+        where = WITHIN_SEGMENT.format(after=after)
+        try:
+            page, others = _ids_page(database, where, (segment.encode(), key), size, lists)
+        except TooLarge:
+            if size == 1:
+                raise
+            size = max(1, size // 16)
+            continue
+        yield page, others
+        if len(page) < size:
+            break
+        last = page[len(page) - 1]
+        if last <= key:
+            raise SqliteDamaged("the index of table embeddings is out of order")
+        key, after = last, ">"
+
+
+def _ids_page(
+    database: Database,
+    where: str,
+    key: tuple[bytes, bytes],
+    limit: int,
+    lists: Sequence[str] = (),
+) -> tuple[Strings, Row]:
+    named = [f"{expression} AS c{i}" for i, expression in enumerate(lists)]
+    columns = ", ".join(("embedding_id", *named))
+
+    def ask(more: str) -> Row:
+        query = IDS_QUERY.format(where=where, columns=columns, more=more)
+        return database.rows(query, (*key, limit))[0]
+
+    count, joined, *others = ask("".join(f", group_concat(c{i})" for i in range(len(lists))))
     if not count or not isinstance(joined, bytes):
-        return Strings.of(())
+        return Strings.of(()), tuple(others)
     buffer = np.frombuffer(joined, np.uint8)
     ends = np.append(np.flatnonzero(buffer == 0), len(buffer))
     if len(ends) != count:  # an id holds the separator
@@ -404,4 +428,4 @@ def _ids_page(database: Database, where: str, key: tuple[bytes, bytes], limit: i
     if len(ends) != count or int(ends[-1]) != len(buffer):
         raise RecordsMoved("the records changed while they were read")
     starts = np.concatenate(([0], ends[:-1] + 1))
-    return Strings(buffer, starts, ends - starts)
+    return Strings(buffer, starts, ends - starts), tuple(others)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.disk.catalog import PAGE_RECORDS, integer
+from hnswcheck.disk.catalog import PAGE_RECORDS, integer, read_id_pages
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.strings import Flags, Ints, Strings
 from hnswcheck.disk.text import text
 from hnswcheck.disk.wal import is_complete
-from hnswcheck.errors import SqliteDamaged
+from hnswcheck.errors import SqliteDamaged, StoreChanged
 
 PAGE_DOCUMENTS = 500
 
 Scalar = str | int | float | None
 Value = Scalar | list[Scalar]
 VALUE_COLUMNS = ("string_value", "int_value", "float_value", "bool_value")
+
+#: A seq_id as text: digits, or "x" and hexadecimal ones for a BLOB, or "?" for what is neither.
+SEQ_ID = """
+CASE WHEN typeof(seq_id) = 'integer' THEN seq_id
+WHEN typeof(seq_id) = 'blob' AND length(seq_id) = 8 THEN 'x' || hex(seq_id) ELSE '?' END
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +54,43 @@ def read_records(database: Database, segment: str) -> Records:
     """
     pages: list[Strings] = []
     rowids: list[Ints] = []
-    seq_ids: list[Ints] = []
-    key, after = b"", ">="
-    while True:
-        page = database.rows(
-            "SELECT id, seq_id, embedding_id FROM embeddings WHERE segment_id = CAST(? AS TEXT)"
-            f" AND embedding_id {after} CAST(? AS TEXT) ORDER BY embedding_id LIMIT ?",
-            (segment.encode(), key, PAGE_RECORDS),
-        )
-        ids = [id for _, _, id in page if isinstance(id, bytes)]
-        if len(ids) < len(page):
-            raise SqliteDamaged("embeddings.embedding_id is no text")
-        pages.append(Strings.of(ids))
-        rowids.append(np.array([integer(n, "embeddings.id") for n, _, _ in page], np.int64))
-        seq_ids.append(np.array([seq_id_number(n) for _, n, _ in page], np.int64))
-        if len(page) < PAGE_RECORDS:
-            break
-        if ids[-1] <= key:
-            raise SqliteDamaged("the index of table embeddings is out of order")
-        key, after = ids[-1], ">"
+    for ids, (listed,) in read_id_pages(database, segment, ("id",)):
+        pages.append(ids)
+        rowids.append(_numbers(listed, len(ids)))
     rows = np.concatenate(rowids)
     order = np.argsort(rows)
-    strings = Strings.concatenated(pages)
-    return Records(strings.take(order), rows[order], np.concatenate(seq_ids)[order])
+    rows = rows[order]
+    return Records(Strings.concatenated(pages).take(order), rows, _seq_ids(database, rows))
+
+
+def _seq_ids(database: Database, rowids: Ints) -> Ints:
+    """int64 (n,): of records in the order of their rows, in which the table is quick to read."""
+    found = [np.zeros(0, np.int64)]
+    for begin in range(0, len(rowids), PAGE_RECORDS):
+        page = rowids[begin : begin + PAGE_RECORDS]
+        ((listed,),) = database.rows(
+            f"SELECT group_concat({SEQ_ID}) FROM json_each(?) AS page"
+            " CROSS JOIN embeddings ON embeddings.id = page.value",
+            (json.dumps(page.tolist()),),
+        )
+        found.append(_numbers(listed, len(page)))
+    return np.concatenate(found)
+
+
+def _numbers(listed: object, count: object) -> Ints:
+    """int64 (count,): numbers as :data:`SEQ_ID` has them, with commas between them."""
+    found = listed.decode() if isinstance(listed, bytes) else ""
+    if "?" in found:
+        raise SqliteDamaged("embeddings.seq_id is no number")
+    if "x" in found:
+        parts = found.split(",")
+        values = [bytes.fromhex(p[1:]) if p[0] == "x" else int(p) for p in parts]
+        numbers = np.array([seq_id_number(value) for value in values], np.int64)
+    else:
+        numbers = np.fromstring(found, np.int64, sep=",")
+    if len(numbers) != count:
+        raise StoreChanged("the records changed while they were read")
+    return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +117,20 @@ def _accounted(database: Database) -> int:
     Known is the last operation on a record that exists, and what the WAL holds. Where that is all,
     nothing up to n was updated or deleted, but what the WAL shows.
     """
-    known: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+    known: list[Ints] = []
     for table, key in (("embeddings", "id"), ("embeddings_queue", "seq_id")):
-        last = -1 << 63
-        while True:
-            page = database.rows(
-                f"SELECT {key}, seq_id FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?",
+        last: object = -1 << 63
+        count: object = PAGE_RECORDS
+        while count == PAGE_RECORDS:
+            ((count, last, listed),) = database.rows(
+                f"SELECT count(*), max(key), group_concat(number) FROM (SELECT {key} AS key,"
+                f" {SEQ_ID} AS number FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?)",
                 (last, PAGE_RECORDS),
             )
-            known.append(np.array([seq_id_number(seq_id) for _, seq_id in page], np.int64))
-            if len(page) < PAGE_RECORDS:
-                break
-            last = integer(page[-1][0], key)
-    numbers = np.unique(np.concatenate(known))
+            known.append(_numbers(listed, count))
+    numbers = np.sort(np.concatenate(known))
     numbers = numbers[numbers > 0]
+    numbers = numbers[np.diff(numbers, prepend=0) > 0]
     gaps = np.flatnonzero(numbers != np.arange(1, len(numbers) + 1))
     return int(gaps[0]) if len(gaps) else len(numbers)
 
@@ -149,6 +170,30 @@ def _metadata_rows(
         if isinstance(plain, str | int | float | None):
             is_flag = column == "bool_value" and isinstance(plain, int)
             yield integer(rowid, "id"), text(key), bool(plain) if is_flag else plain
+
+
+def read_wal_metadata(database: Database, seq_ids: Sequence[int]) -> dict[int, dict[str, Value]]:
+    """Metadata that rows of the WAL write, by seq_id; None for a key that they remove."""
+    found: dict[int, dict[str, Value]] = {}
+    for begin in range(0, len(seq_ids), PAGE_DOCUMENTS):
+        page = seq_ids[begin : begin + PAGE_DOCUMENTS]
+        rows = database.rows(
+            "SELECT seq_id, metadata FROM embeddings_queue WHERE metadata IS NOT NULL"
+            f" AND seq_id IN ({', '.join('?' * len(page))})",
+            page,
+        )
+        for seq_id, metadata in rows:
+            found[integer(seq_id, "embeddings_queue.seq_id")] = _parsed(metadata)
+    return found
+
+
+def _parsed(metadata: object) -> dict[str, Value]:
+    """A JSON object; nothing where it is none."""
+    try:
+        found = json.loads(metadata) if isinstance(metadata, bytes) else None
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_documents(database: Database, rowids: Ints) -> dict[int, str]:

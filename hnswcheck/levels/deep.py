@@ -9,7 +9,6 @@ import numpy as np
 
 from hnswcheck.checks.engine import NotAsked, check_engine, engine_is_there
 from hnswcheck.checks.reach import Graph, check_reach
-from hnswcheck.checks.recoverable import recoverable
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.vectors import Floats, VectorFaults, differs, faulty_places, rows_in_index
 from hnswcheck.disk.database import Database
@@ -23,7 +22,7 @@ from hnswcheck.disk.strings import find
 from hnswcheck.disk.text import text
 from hnswcheck.disk.wal import is_complete, read_wal_vectors
 from hnswcheck.errors import FormatError, StoreChanged
-from hnswcheck.levels.standard import SOUND, standard
+from hnswcheck.levels.standard import standard
 from hnswcheck.report import Finding, Level, SegmentReport, finding
 from hnswcheck.target import Target
 
@@ -50,7 +49,7 @@ def deep(
     Raises:
         StoreChanged, StoreUnreadable: it could not be read.
     """
-    report = standard(target, folder, database, sampler, advance)
+    report = standard(target, folder, sampler, advance)
     header = folder.header
     if header is None or not header.count or not folder.level0_whole or not target.peek.present:
         return report
@@ -59,10 +58,7 @@ def deep(
     except (FormatError, OSError) as error:
         raise StoreChanged(f"a file changed while it was read: {error}") from error
     found = (*report.findings, *findings)
-    status = target.status(found, report.ledger)
-    if report.status in SOUND and status not in SOUND:
-        report = replace(report, recoverable=recoverable(database, target))
-    return replace(report, findings=found, status=status)
+    return replace(report, findings=found, status=target.status(found, report.ledger))
 
 
 def _check(

@@ -33,9 +33,8 @@ from hnswcheck.checks.ledger import (
     replay_index,
     replay_records,
 )
-from hnswcheck.checks.recoverable import recoverable, vectors_in
+from hnswcheck.checks.recoverable import vectors_in
 from hnswcheck.checks.sampling import SAMPLE, Sampler
-from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.level0 import Chunk, Elements
 from hnswcheck.disk.links import LinkLists
@@ -77,9 +76,11 @@ class Parts:
 
 
 def standard(
-    target: Target, folder: SegmentFolder, database: Database, sampler: Sampler, advance: Advance
+    target: Target, folder: SegmentFolder, sampler: Sampler, advance: Advance
 ) -> SegmentReport:
     """Judge a segment by everything but its vectors.
+
+    Where the vectors are it only says of a sound one.
 
     Raises:
         StoreChanged, StoreUnreadable: it could not be read.
@@ -119,9 +120,8 @@ def standard(
         missing=len(result.missing) if result else None,
         phantom=len(result.phantom) if result else None,
     )
-    if target.status(findings, ledger) in SOUND:
-        return target.report(findings, ledger, _served(target, parts, records))
-    return target.report(findings, ledger, recoverable(database, target))
+    sound = target.status(findings, ledger) in SOUND
+    return target.report(findings, ledger, _served(target, parts, records) if sound else None)
 
 
 def _records(target: Target) -> Strings:
