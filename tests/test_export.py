@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import resource
+import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import one_line, rest, run, snapshot, unpack
+from stores import one_line, rest, run, segment_folders, snapshot, unpack
 
 import hnswcheck
 from hnswcheck.disk.database import DATABASE
@@ -108,3 +110,84 @@ def test_what_cannot_be_written_whole_leaves_what_was_there(
     assert failed.returncode == 3
     assert "File too large" in one_line(failed.stderr)
     assert {name: (tmp_path / name).read_bytes() for name in parts(tmp_path)} == before
+
+
+# --- What METADATA has yet to apply --------------------------------------------------------------
+
+WRITE = """
+import json, sys, chromadb
+from chromadb.config import Settings
+client = chromadb.PersistentClient(sys.argv[1], Settings(anonymized_telemetry=False))
+docs = client.get_or_create_collection("docs", embedding_function=None)
+for operation, arguments in json.loads(sys.argv[2]):
+    getattr(docs, operation)(**arguments)
+found = docs.get(include=["documents", "metadatas"])
+records = zip(found["ids"], found["documents"], found["metadatas"])
+print(json.dumps({i: [document, metadata or {}] for i, document, metadata in records}))
+"""
+RECORD_TABLES = ("embeddings", "embedding_metadata", "embedding_metadata_array")
+
+
+def chroma(store: Path, *steps: tuple[str, dict[str, object]]) -> dict[str, object]:
+    """Let it write, and say what it then has of each record."""
+    command = [sys.executable, "-c", WRITE, str(store), json.dumps(steps)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+def written(ids: str, **more: object) -> dict[str, object]:
+    return {"ids": list(ids), "embeddings": [[ord(i), 1.0] for i in ids], **more}
+
+
+def test_documents_that_are_only_in_the_log_are_exported(tmp_path: Path) -> None:
+    pytest.importorskip("chromadb", reason="the engine says what the records are")
+    store, earlier = tmp_path / "store", tmp_path / "earlier"
+    plain = [{"n": 1, "gone": True}, {"x": 1.5}, {"s": "text"}, {"n": 4}, {"n": 5}]
+    chroma(store, ("add", written("abcde", documents=list("ABCDE"), metadatas=plain)))
+    shutil.copytree(store, earlier)
+    expected = chroma(
+        store,
+        ("update", {"ids": ["a"], "metadatas": [{"gone": None, "new": [1, 2]}]}),
+        ("upsert", written("bf", documents=["b2", "f"], metadatas=[{"y": 2}, {"list": ["p"]}])),
+        ("add", written("ag", documents=["not this", None], metadatas=[{"n": 9}, {"g": False}])),
+        ("delete", {"ids": ["c", "d"]}),
+        ("add", written("d", documents=["d again"])),
+        ("update", written("h", documents=["was never there"])),
+        ("add", written("h")),
+    )
+    with contextlib.closing(sqlite3.connect(store / DATABASE)) as database, database:
+        database.execute("ATTACH ? AS earlier", (str(earlier / DATABASE),))
+        for table in RECORD_TABLES:
+            database.execute(f"DELETE FROM {table}")
+            database.execute(f"INSERT INTO {table} SELECT * FROM earlier.{table}")
+        database.execute("DELETE FROM max_seq_id")
+        database.execute("INSERT INTO max_seq_id SELECT * FROM earlier.max_seq_id")
+        database.execute("DELETE FROM embedding_fulltext_search")
+        database.execute(
+            "INSERT INTO embedding_fulltext_search (rowid, string_value)"
+            " SELECT rowid, string_value FROM earlier.embedding_fulltext_search"
+        )
+    made = hnswcheck.export(rest(store), "docs", tmp_path / "out")
+    lines = [json.loads(line) for line in made.lines.read_text("utf-8").splitlines()]
+    assert chroma(store) == expected  # as it replays the log
+    assert {line["id"]: [line["document"], line["metadata"]] for line in lines} == expected
+    assert sorted(expected) == list("abdefgh")
+    assert made.grades == {"proven": 7}
+
+
+def test_what_is_written_while_it_is_read_is_not_exported(
+    lossy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hnswcheck.actions import export
+
+    def rows_while_written(*arguments: object) -> object:
+        (folder,) = segment_folders(lossy)
+        (folder / "length.bin").write_bytes(b"")
+        return rows_of(*arguments)
+
+    rows_of = export.rows_of
+    monkeypatch.setattr(export, "rows_of", rows_while_written)
+    with pytest.raises(hnswcheck.StoreChanged, match="written while it was read"):
+        hnswcheck.export(lossy, "docs", tmp_path / "out")
+    assert parts(tmp_path) == []

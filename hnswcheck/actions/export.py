@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from hnswcheck.disk.catalog import Collection, read_collections, read_schema
 from hnswcheck.disk.database import DATABASE, Database
 from hnswcheck.disk.scratch import scratch_directory
 from hnswcheck.disk.view import open_store
-from hnswcheck.errors import ActionFailed, RepairRefused, UsageError
+from hnswcheck.errors import ActionFailed, RepairRefused, StoreChanged, UsageError
 from hnswcheck.report import Level
 from hnswcheck.target import read_targets
 
@@ -73,7 +73,7 @@ def export(
     target = Path(output)
     if is_parquet(target):
         need_pyarrow()
-    question = Question.of(path, Level.STANDARD, [collection])
+    question = Question.of(path, Level.PROBE, [collection])
     if target.resolve().is_relative_to(question.directory.resolve()):
         raise UsageError(f"{output}: not within the store, where nothing may be written")
     with naming(path):
@@ -92,12 +92,20 @@ def _export(question: Question, output: Path, progress: Progress = silent) -> Ex
         if collection.vector is None or collection.metadata is None:
             raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")
         (target,) = read_targets(view, [collection], schema, with_ids=True)
+        folders = [*([target.folder] if target.folder else ()), *target.aside]
+        before = view.moment(folders)
         result = salvage(view.database, target)
+
+        def check_unchanged() -> None:
+            if view.moment(folders) != before:
+                raise StoreChanged(f"{question.directory}: it was written while it was read")
+
         total = len(result.grades)
         pages = rows_of(result, np.arange(total), view.database)
         rows = _told(pages, total, progress, collection)
         try:
-            vectors, lines = _write(output, result, rows, view.database, collection.dimension or 0)
+            dimension = collection.dimension or 0
+            vectors, lines = _write(output, result, rows, view.database, dimension, check_unchanged)
         except OSError as error:
             raise ActionFailed(f"{error.filename or output}: {error.strerror or error}") from error
     grades = Counter(Grade(grade).name.lower() for grade in result.grades.tolist())
@@ -115,11 +123,18 @@ def _told(
 
 
 def _write(
-    output: Path, found: Salvage, pages: Iterator[Page], database: Database, dimension: int
+    output: Path,
+    found: Salvage,
+    pages: Iterator[Page],
+    database: Database,
+    dimension: int,
+    check: Callable[[], None],
 ) -> tuple[Path, Path]:
+    """Write the files; they take their place if the check at the end does not raise."""
     if is_parquet(output):
         with replacing(output) as whole:
             write_parquet(whole, found, pages, database, dimension)
+            check()
         return output, output
     vectors, lines = (Path(f"{output}{suffix}") for suffix in (VECTORS, LINES))
     with replacing(vectors) as array, replacing(lines) as text:
@@ -127,6 +142,7 @@ def _write(
         with text.open("w", encoding="utf-8") as file:
             for page in pages:
                 file.writelines(row.to_json() for row in page)
+        check()
     return vectors, lines
 
 

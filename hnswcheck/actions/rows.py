@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from hnswcheck.checks.proof import Grade
 from hnswcheck.checks.salvage import Salvage
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.records import PAGE_DOCUMENTS, Value, read_metadata
+from hnswcheck.disk.records import PAGE_DOCUMENTS, Value, read_metadata, read_wal_metadata
 from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.text import text
+from hnswcheck.disk.wal import WalRow
 
 DOCUMENT = "chroma:document"
 
@@ -40,18 +41,27 @@ Page = list[Row]
 
 
 def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
-    """Some records in their order, a page at a time."""
+    """Some records in their order, a page at a time, as they are once the log is replayed."""
+    pending: dict[bytes, list[WalRow]] = {}
+    for row in found.pending:
+        pending.setdefault(row.id, []).append(row)
     for begin in range(0, len(chosen), PAGE_DOCUMENTS):
         page = chosen[begin : begin + PAGE_DOCUMENTS]
         rowids = found.records.rowids[page]
         in_sqlite = rowids[page < len(found.records.ids) - found.made]
         metadata = read_metadata(database, in_sqlite)
+        ids = list(found.records.ids.take(page))
+        due = [row.seq_id for id in ids for row in pending.get(id, ())]
+        written = read_wal_metadata(database, due)
         rows: Page = []
-        for index, rowid in zip(page.tolist(), rowids.tolist(), strict=True):
-            own = metadata.get(rowid, {}) if rowid in in_sqlite else {}
+        for index, id, rowid in zip(page.tolist(), ids, rowids.tolist(), strict=True):
+            made = rowid not in in_sqlite
+            own = {} if made else metadata.get(rowid, {})
+            if id in pending:
+                own = _replayed(own, made, pending[id], written)
             rows.append(
                 Row(
-                    text(found.records.ids[index]),
+                    text(id),
                     Grade(int(found.grades[index])).name.lower(),
                     found.source_name(index),
                     own.pop(DOCUMENT, None),
@@ -59,3 +69,25 @@ def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
                 )
             )
         yield rows
+
+
+def _replayed(
+    own: dict[str, Value],
+    made: bool,
+    rows: Sequence[WalRow],
+    written: Mapping[int, Mapping[str, Value]],
+) -> dict[str, Value]:
+    """The metadata of a record once METADATA has applied these rows, all that are of its id.
+
+    Args:
+        made: it is one that they make: what was there of its id before, they delete.
+    """
+    deletes = (i for i, row in enumerate(rows) if row.operation == "delete")
+    exists = not made
+    for row in rows[max(deletes, default=-1) + 1 :]:
+        if row.operation == ("add" if exists else "update"):
+            continue  # has no effect
+        exists = True
+        own = {**own, **written.get(row.seq_id, {})}
+        own = {key: value for key, value in own.items() if value is not None}
+    return own
