@@ -17,6 +17,7 @@ from pathlib import Path
 
 import oracle
 import pytest
+from moving import dump
 from stores import environment, rest, run, segment_folders, snapshot, unpack
 
 import hnswcheck
@@ -60,6 +61,13 @@ REBUILT = (
     "1.5.9-damaged-links-cut",
     "1.5.9-damaged-interrupted-and-cut",
 )
+#: There is no folder, or nothing that Chroma would read in it.
+NOTHING_LEFT = (
+    "1.5.9-damaged-folder-deleted",
+    "1.5.9-damaged-folder-deleted-unpurged",
+    "1.5.9-damaged-folder-emptied",
+    "1.5.9-damaged-id-map-deleted",
+)
 LOSSY = "1.5.9-damaged-folder-older"  # 34 of 88 vectors are nowhere
 ALL_GRADES = ("unconfirmed", "outdated", "suspect")
 
@@ -77,6 +85,15 @@ def assert_content(judge: oracle.Oracle, store: Path) -> None:
         found = judge.judge(store, subject, phases=oracle.PHASES[:2])
         assert {problem.kind for problem in found.problems} <= {oracle.Kind.UNFOUND}, found
         assert not found.broken, found
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file but sqlite's."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and not path.name.startswith("chroma.sqlite3")
+    }
 
 
 def vectors(folder: Path) -> bytes:
@@ -105,14 +122,13 @@ def test_no_more_is_changed_than_is_wrong(name: str, tmp_path: Path, judge: orac
     assert report.after.verdict in ("consistent", "lagging")
     assert hnswcheck.audit(store, "deep").exit_code() == 0
     (replaced,) = (segment.replaced for segment in report.segments)
+    assert replaced is not None
     own = store / segment.segment
+    assert vectors(own) == before
+    if folder != own:  # it was taken over, and stays what it was
+        assert snapshot(folder) == folders[folder]
     if steps[0].startswith("set"):
-        assert replaced is None
-        assert snapshot(own) == folders[own]
-    else:
-        assert vectors(own) == before
-        if folder != own:  # it was taken over, and stays what it was
-            assert snapshot(folder) == folders[folder]
+        assert contents(own) == contents(store / replaced)
     assert_content(judge, store)
 
 
@@ -135,15 +151,18 @@ def test_a_mend_that_is_not_enough_gives_way_to_a_new_index(
     assert hnswcheck.audit(store, "deep").verdict == "consistent"
 
 
-def test_a_mended_folder_can_be_put_back(tmp_path: Path) -> None:
-    store = rest(unpack("1.5.9-damaged-record-deleted", tmp_path))
-    (folder,) = segment_folders(store)
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    (segment,) = hnswcheck.repair(store).segments
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} != before
+@pytest.mark.parametrize("name", (*MENDS, *REBUILT, *NOTHING_LEFT))
+def test_what_a_repair_replaced_can_be_put_back(name: str, tmp_path: Path) -> None:
+    store = rest(unpack(name, tmp_path))
+    before, rows = contents(store), dump(store)
+    (segment,) = hnswcheck.repair(store, leave_unindexed=True, verify="none").segments
     assert segment.replaced is not None
-    hnswcheck.restore(store, segment.replaced)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    done = hnswcheck.restore(store, segment.replaced)
+    assert done.displaced is not None
+    again = contents(store)
+    assert {n: data for n, data in again.items() if done.displaced not in n} == before
+    if METADATA not in MENDS.get(name, ()):  # that of the records stays right
+        assert dump(store) == rows
 
 
 # --- Records that go -----------------------------------------------------------------------------

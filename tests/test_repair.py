@@ -114,6 +114,17 @@ def test_what_is_all_there_comes_back_without_a_flag(name: str, tmp_path: Path) 
     assert records["records"] <= len(list(segment.records())) + 10
 
 
+def test_an_id_map_is_believed_to_be_as_long_as_it_is_though_the_header_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hnswcheck.disk.segment.ID_MAP_BYTES_FIXED", 100)
+    store = rest(unpack("1.5.9-damaged-header-zeroed", tmp_path))
+    (audited,) = hnswcheck.audit(store).stores[0].segments
+    assert audited.error_ids == ("header-invalid",)
+    (segment,) = hnswcheck.repair(store, dry_run=True).segments
+    assert set(segment.grades) == {"proven"}
+
+
 # --- What has no proven vector -------------------------------------------------------------------
 
 
@@ -129,6 +140,14 @@ def test_without_a_choice_nothing_is_changed_and_every_record_is_listed(lossy: P
     assert sum(grade == "lost" for _, _, grade in listed) == 34
     assert {source for _, source, grade in listed if grade == "lost"} == {"nowhere"}
     assert segment.grades["lost"] == 34
+
+
+def test_what_the_log_would_bring_back_is_not_repaired_away(tmp_path: Path) -> None:
+    store = rest(unpack("1.5.9-damaged-records-all-deleted", tmp_path))
+    before = snapshot(store)
+    with pytest.raises(hnswcheck.RepairRefused, match="the log would bring back 1 records"):
+        hnswcheck.repair(store)
+    assert snapshot(store) == before
 
 
 def test_records_may_be_left_and_are_then_all_that_is_missing(lossy: Path) -> None:
@@ -192,19 +211,6 @@ def test_an_unknown_grade_is_wrong_use(lossy: Path) -> None:
 
 
 # --- Safe ----------------------------------------------------------------------------------------
-
-
-def test_restore_undoes_a_repair(whole: Path) -> None:
-    before = contents(whole)
-    verdict = hnswcheck.audit(whole).stores[0].segments[0].findings
-    report = hnswcheck.repair(whole)
-    (segment,) = report.segments
-    assert segment.replaced is not None
-    result = hnswcheck.restore(whole, segment.replaced)
-    assert result.displaced is not None
-    again = contents(whole)
-    assert {name: data for name, data in again.items() if "quarantined" not in name} == before
-    assert hnswcheck.audit(whole).stores[0].segments[0].findings == verdict
 
 
 def test_a_sound_store_is_left_alone(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hnswcheck.actions.embedder import Embedder, Embedding
 from hnswcheck.actions.mends import Mend
+from hnswcheck.checks.ledger import Balance
 from hnswcheck.checks.proof import Grade
 from hnswcheck.checks.salvage import Salvage
 from hnswcheck.disk.strings import Ints
@@ -33,8 +34,7 @@ class SegmentRepair:
         leave: int64: records that stay, without a vector.
         drop: int64: records that go.
         mend: what is enough; None for a new index.
-        missing: records that the index lacks, after replay; None if unknown.
-        strangers: ids of the index that sqlite lacks, after replay; None if unknown.
+        present: account 1 of the old index; None if unknown.
         refused: why nothing is done; empty if it is.
         replaced: the new name of the old folder; None if nothing was done or there was none.
         exported: the file that has the records that went; None if none did.
@@ -55,8 +55,7 @@ class SegmentRepair:
     leave: Ints
     drop: Ints
     mend: Mend | None = None
-    missing: int | None = None
-    strangers: tuple[str, ...] | None = None
+    present: Balance | None = None
     refused: str = ""
     replaced: str | None = None
     exported: str | None = None

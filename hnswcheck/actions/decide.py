@@ -14,14 +14,13 @@ from hnswcheck.checks.proof import Grade
 from hnswcheck.checks.salvage import Salvage, salvage
 from hnswcheck.disk.catalog import Schema
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.manifest import as_text
 from hnswcheck.disk.records import have_documents
 from hnswcheck.disk.segment import LINKS
 from hnswcheck.disk.settings import read_embedding_function
 from hnswcheck.disk.strings import Ints
 from hnswcheck.errors import RepairRefused
 from hnswcheck.report import SegmentReport
-from hnswcheck.target import Target
+from hnswcheck.target import BEFORE_ALL, Target
 
 
 def decide(
@@ -75,19 +74,20 @@ def decide(
     in_sqlite = not LINES[schema.line].keeps_watermark
     if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
         mend = choose_mend(target, frozenset(report.error_ids), found, database)
+    refused = refused or _refusal(found, rest, choices, int(good.sum()) + len(embed) + len(leave))
+    if not (refused or mend or good.any() or len(embed)):
+        refused = _coming_back(target, found)
     present, _ = balance_with(target, target.folder, target.start, found.records.ids)
-    kept = int(good.sum()) + len(embed) + len(leave)
     return replace(
         decided,
         salvage=found,
-        missing=len(present.missing) if present else None,
-        strangers=tuple(sorted(map(as_text, present.phantom))) if present else None,
+        present=present,
         use=np.flatnonzero(good),
         embed=embed,
         leave=leave,
         drop=drop,
         mend=mend,
-        refused=refused or _refusal(found, rest, choices, kept),
+        refused=refused,
         embedder=embedder,
     )
 
@@ -103,6 +103,20 @@ def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
     if choices.drop:
         return f"{len(rest):,} records ({named}) have writes in the log that Chroma applies first"
     return f"{len(rest):,} records have no proven vector ({named})"
+
+
+def _coming_back(target: Target, found: Salvage) -> str:
+    """Why an index without anything in it is no repair: empty if it is.
+
+    Chroma begins such an index anew, with all that the log has.
+    """
+    anew, _ = balance_with(target, None, BEFORE_ALL, found.records.ids)
+    if anew is None or not anew.phantom:
+        return ""
+    return (
+        f"the log would bring back {len(anew.phantom):,} records that sqlite does not have;"
+        " delete the collection with Chroma instead"
+    )
 
 
 def is_too_long(segment: SegmentReport) -> bool:

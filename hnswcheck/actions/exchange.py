@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hnswcheck.actions.aside import set_aside
 from hnswcheck.actions.choices import SegmentRepair
 from hnswcheck.actions.chroma import NotAsked, problem_in_chroma
 from hnswcheck.actions.embedding import Embedded
@@ -20,9 +21,9 @@ from hnswcheck.actions.verify import Verification, Verify
 from hnswcheck.actions.watermark import WatermarkChange, numbered, read_watermark
 from hnswcheck.apart import Progress
 from hnswcheck.audit import Question, examine
-from hnswcheck.disk.manifest import FilePrint, Manifest, file_prints, free_name
+from hnswcheck.disk.manifest import FilePrint, file_prints, free_name
 from hnswcheck.disk.names import MANIFEST
-from hnswcheck.disk.view import States, list_directory
+from hnswcheck.disk.view import States, look_at
 from hnswcheck.disk.watermark import WatermarkRow
 from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, UsageError
 from hnswcheck.report import Level, StoreReport
@@ -54,9 +55,7 @@ def exchange(
     try:
         with reading(root), _refusing(root, segment):
             made = make(root, segment, embedded, now, progress, sample)
-        stays = segment.mend is not None and not segment.mend.changes_files
-        old = root / segment.segment
-        files = file_prints(old, progress) if list_directory(old) and not stays else ()
+        files = file_prints(root / segment.segment, progress)
         with hold_unchanged(root, folders, states, wait) as held:
             step, manifests = _step(held, segment, made, now, files)
             begun = True
@@ -97,25 +96,24 @@ def _step(
     root, before = held.root, read_watermark(held.connection, segment.segment)
     moves: list[tuple[str, str]] = []
     manifests: dict[str, bytes] = {}
-    if files:
-        name = free_name(root, segment.segment, now)
-        moves.append((segment.segment, name))
-        c = segment.collection
-        manifests[name + MANIFEST] = Manifest(
-            name,
+    old = made.nothing or segment.segment
+    if look_at(root / old) is not None:
+        name, manifests = set_aside(
+            held,
             segment.segment,
-            now.isoformat(timespec="seconds"),
-            segment.findings,
-            {"id": c.id, "name": c.name, "tenant": c.tenant, "database": c.database},
+            now,
+            segment.collection,
             before,
-            held.highest_seq_id(),
-            segment.missing,
-            segment.strangers,
-            0,
-            0,
             files,
-            {"collection": asdict(c), "status": segment.status, "grades": segment.grades},
-        ).to_json()
+            why=segment.findings,
+            present=segment.present,
+            report={
+                "collection": asdict(segment.collection),
+                "status": segment.status,
+                "grades": segment.grades,
+            },
+        )
+        moves.append((old, name))
     if made.folder is not None:
         moves.append((made.folder, segment.segment))
     changes = tuple(_changes(held.connection, segment, made.start, before))
@@ -175,7 +173,7 @@ def _verify(
         return verified, not_asked
     try:
         with reading(root):
-            store = examine(Question(root, Level.DEEP, (segment.collection.id,)))
+            store = examine(Question(root, Level.DEEP, (segment.collection.id,), salvages=False))
             problem = _problem(store, segment)
             if verified is Verify.ENGINE and not problem:
                 problem = problem_in_chroma(root, segment, sample)

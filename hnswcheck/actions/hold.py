@@ -33,10 +33,11 @@ class Held:
     root: Path
     connection: sqlite3.Connection
 
-    def highest_seq_id(self) -> int:
-        """The last of the WAL; 0 if it is empty."""
-        (highest,) = self.connection.execute("SELECT max(seq_id) FROM embeddings_queue").fetchone()
-        return highest if isinstance(highest, int) else 0
+    def wal_extent(self) -> tuple[int, int]:
+        """How many rows the WAL has, and the seq_id of the last; 0 if it is empty."""
+        query = "SELECT count(*), max(seq_id) FROM embeddings_queue"
+        rows, highest = self.connection.execute(query).fetchone()
+        return rows, highest if isinstance(highest, int) else 0
 
     def commit(self) -> None:
         """Make what was written last; others may use the store from here on."""

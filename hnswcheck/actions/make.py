@@ -30,7 +30,7 @@ from hnswcheck.disk.names import SCRATCH
 from hnswcheck.disk.segment import LINKS
 from hnswcheck.disk.settings import read_declared_settings
 from hnswcheck.disk.strings import Ints
-from hnswcheck.disk.view import StoreView, free_bytes, list_directory, open_store
+from hnswcheck.disk.view import StoreView, free_bytes, list_directory, look_at, open_store
 from hnswcheck.errors import RepairRefused
 from hnswcheck.target import Target, read_targets
 
@@ -45,18 +45,20 @@ class Made:
     """What is ready to take its place.
 
     Attributes:
-        folder: the new one's name for now; None where the segment's own stays, or none is needed.
+        folder: the new one's name for now; None where none is needed.
         start: VECTOR's new watermark; None where it stays as it is, or the id map keeps it.
         lines: the file with the records that go, for now.
+        nothing: an empty folder that stands for the old one, where that is not there.
     """
 
     folder: str | None
     start: int | None
     lines: str | None = None
+    nothing: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.folder, self.lines) if name)
+        return tuple(name for name in (self.folder, self.lines, self.nothing) if name)
 
 
 def discard(root: Path, names: Iterable[str]) -> None:
@@ -93,16 +95,21 @@ def make(
         name = free_name(root, segment.segment, now, "rebuilt")
         if segment.mend is not None:
             sample.take(segment.use, found, view.database, segment.collection.dimension or 0)
-            return _copy(root, name, segment, segment.mend, schema, progress)
-        made = _build(root, name, segment, embedded, view, schema, progress, sample)
-        if not len(segment.drop):
-            return made
-        made = replace(made, lines=name + SCRATCH)
+            made = _copy(root, name, segment, segment.mend, schema, progress)
+        else:
+            made = _build(root, name, segment, embedded, view, schema, progress, sample)
         try:
-            lines = root / (name + SCRATCH)
-            with refusals(lines), new_file(lines) as file:
-                for page in rows_of(found, segment.drop, view.database):
-                    file.writelines(row.to_json().encode() for row in page)
+            if made.folder and look_at(root / segment.segment) is None:
+                nothing = free_name(root, segment.segment, now, "rebuilt")
+                made = replace(made, nothing=nothing)
+                with refusals(root / nothing):
+                    (root / nothing).mkdir()
+            if len(segment.drop):
+                made = replace(made, lines=name + SCRATCH)
+                lines = root / (name + SCRATCH)
+                with refusals(lines), new_file(lines) as file:
+                    for page in rows_of(found, segment.drop, view.database):
+                        file.writelines(row.to_json().encode() for row in page)
         except BaseException:
             discard(root, made.names)
             raise
@@ -112,8 +119,6 @@ def make(
 def _copy(
     root: Path, name: str, segment: SegmentRepair, mend: Mend, schema: Schema, progress: Progress
 ) -> Made:
-    if not mend.changes_files:
-        return Made(None, mend.start)
     assert segment.salvage is not None
     size = sum(state.size for state in list_directory(mend.folder) if state.name != LINKS)
     _check_space(root, size)

@@ -85,11 +85,6 @@ class Mend:
     relabelling: Relabelling | None
     links_size: int | None
 
-    @property
-    def changes_files(self) -> bool:
-        """Whether a new folder takes the place of the segment's own."""
-        return self.adopted or self.relabelling is not None or self.links_size is not None
-
     def describe(self) -> Iterator[str]:
         """What is done, a line each."""
         if self.adopted:
@@ -210,15 +205,16 @@ def _relabelling(element: Ints, elements: Elements, id_map: IdMap | None) -> Rel
     """
     chosen = np.flatnonzero(element >= 0)
     at = element[chosen]
-    if not len(at) or len(np.unique(at)) != len(at):
+    taken = np.zeros(len(elements.labels), bool)
+    taken[at] = True
+    if not len(at) or np.count_nonzero(taken) < len(at):
         return None
-    dead = ~elements.tombstoned
-    dead[at] = False
     total = (id_map.total_elements_added if id_map else None) or 0
     last_label = max(int(elements.labels.max()), total)
     if last_label > LARGEST_COUNT:
         return None
-    return Relabelling(chosen, elements.labels[at], last_label, np.flatnonzero(dead))
+    dead = np.flatnonzero(~(elements.tombstoned | taken))
+    return Relabelling(chosen, elements.labels[at], last_label, dead)
 
 
 def _renewed(new: Relabelling, records: Records, integers: bool) -> IdMap:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hnswcheck.actions.aside import set_aside
 from hnswcheck.actions.balance import balance_with
 from hnswcheck.actions.hold import (
     hold,
@@ -26,12 +27,12 @@ from hnswcheck.actions.users import users_of
 from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import Question, examine, naming
-from hnswcheck.checks.ledger import check_rows, replay_index, replay_records
+from hnswcheck.checks.ledger import Balance, check_rows, replay_index, replay_records
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.database import DATABASE
-from hnswcheck.disk.manifest import Manifest, as_text, file_prints, free_name
-from hnswcheck.disk.names import MANIFEST, REBUILT
+from hnswcheck.disk.manifest import file_prints
+from hnswcheck.disk.names import REBUILT
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.view import States, check_path, list_directory, open_store
 from hnswcheck.errors import StoreChanged, UsageError
@@ -95,10 +96,10 @@ class QuarantineResult:
 
 @dataclass(frozen=True, slots=True)
 class _Account:
-    """Records that the WAL alone makes searchable; ids that only the index has, None if unknown."""
+    """Records that the WAL alone makes searchable; account 1 of the index, None if unknown."""
 
     searchable: int
-    strangers: tuple[str, ...] | None
+    present: Balance | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,13 +269,12 @@ def _account(target: Target) -> _Account:
         return _Account(0, None)
     records = replay_records(target.wal, target.metadata_start, target.record_ids())
     present, _ = balance_with(target, target.folder, target.start, records)
-    strangers = None if present is None else tuple(sorted(map(as_text, present.phantom)))
     dimension = target.collection.dimension
     if dimension is None or any(check_rows(rows, dimension, Sampler())):
-        return _Account(0, strangers)  # Chroma searches nothing, or stops at such a row
+        return _Account(0, present)  # Chroma searches nothing, or stops at such a row
     replayed = replay_index(rows, BEFORE_ALL, None, None, target.revives).present
     there = find((id for id, there in replayed.items() if there), records)
-    return _Account(len(there), strangers)
+    return _Account(len(there), present)
 
 
 def _fate(
@@ -318,28 +318,28 @@ def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -
     prints = {fate.segment: file_prints(root / fate.segment, progress) for fate in chosen}
     with hold_unchanged(root, plan.folders, plan.states, wait) as held:
         now = datetime.now(UTC)
-        steps, manifests, names = [], {}, {}
+        steps: list[Step] = []
+        manifests: dict[str, bytes] = {}
+        names: dict[str, str] = {}
         for fate in chosen:
             segment, report = fate.segment, reports[fate.segment]
-            name = names[segment] = free_name(root, segment, now)
             row = read_watermark(held.connection, segment)
-            change = WatermarkChange(segment, row, None)
-            steps.append(Step(segment, ((segment, name),), (change,), adds=(name + MANIFEST,)))
-            c = fate.collection
-            manifests[name + MANIFEST] = Manifest(
-                name,
+            name, manifest = set_aside(
+                held,
                 segment,
-                now.isoformat(timespec="seconds"),
-                fate.findings,
-                {"id": c.id, "name": c.name, "tenant": c.tenant, "database": c.database},
+                now,
+                fate.collection,
                 row,
-                held.highest_seq_id(),
-                report.ledger.missing,
-                plan.accounts[c.id].strangers,
-                fate.searchable,
-                fate.after_repair,
                 prints[segment],
-                asdict(report),
-            ).to_json()
+                why=fate.findings,
+                present=plan.accounts[fate.collection.id].present,
+                searchable=fate.searchable,
+                after_repair=fate.after_repair,
+                report=asdict(report),
+            )
+            change = WatermarkChange(segment, row, None)
+            steps.append(Step(segment, ((segment, name),), (change,), adds=tuple(manifest)))
+            manifests |= manifest
+            names[segment] = name
         perform(held, "quarantine", steps, manifests)
     return names

@@ -25,6 +25,7 @@ from hnswcheck.actions.rebuild import check_engine
 from hnswcheck.actions.verify import Verification, Verify, how_to_verify, wanted
 from hnswcheck.apart import Progress, silent
 from hnswcheck.audit import Question, examine, naming
+from hnswcheck.checks.recoverable import counted
 from hnswcheck.disk.catalog import read_collections, read_schema
 from hnswcheck.disk.text import path_text
 from hnswcheck.disk.view import States, open_store
@@ -196,8 +197,9 @@ def _plan(question: Question, choices: Choices, progress: Progress = silent) -> 
     root = question.directory
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
-    store = examine(question, progress)
-    damaged = {s.collection.id: s for s in store.segments if s.is_damaged or is_too_long(s)}
+    store = examine(replace(question, salvages=False), progress)
+    reports = {s.collection.id: s for s in store.segments}
+    damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
     if any(found.id == OF_SQLITE for found in store.findings):
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
     segments: list[SegmentRepair] = []
@@ -206,10 +208,14 @@ def _plan(question: Question, choices: Choices, progress: Progress = silent) -> 
             schema = read_schema(view.database)
             wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
             for target in read_targets(view, wanted, schema, with_ids=True):
-                report = damaged[target.collection.id]
+                report = reports[target.collection.id]
                 decided = decide(view.database, schema, target, report, choices)
+                if report.is_damaged and decided.salvage:
+                    where = counted(decided.salvage, target)
+                    reports[target.collection.id] = replace(report, recoverable=where)
                 if report.is_damaged or decided.mend:
                     segments.append(decided)
+    store = replace(store, segments=tuple(reports.values()))
     now = states_if_quiet(root, folders)
     planned = RepairReport(root, Report((store,)), tuple(segments))
     return Plan(planned, folders, before if before == now else None)

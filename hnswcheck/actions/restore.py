@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hnswcheck.actions.aside import set_aside
 from hnswcheck.actions.balance import balance_with
 from hnswcheck.actions.hold import (
     hold_unchanged,
@@ -29,11 +30,12 @@ from hnswcheck.disk.catalog import (
     watermark,
 )
 from hnswcheck.disk.database import DATABASE, Database
-from hnswcheck.disk.manifest import Manifest, as_text, file_prints, free_name, read_manifest
+from hnswcheck.disk.manifest import Manifest, as_text, file_prints, read_manifest
 from hnswcheck.disk.names import MANIFEST, OURS
 from hnswcheck.disk.segment import peek_id_map
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.view import States, find_database, list_directory, look_at, open_store
+from hnswcheck.disk.wal import wal_extent
 from hnswcheck.errors import RestoreRefused, StoreChanged, StoreUnreadable, UsageError
 from hnswcheck.target import Target, read_targets, replay_start
 
@@ -208,13 +210,16 @@ def _losses(
 ) -> tuple[int, int, Balance | None]:
     """Writes and deletes since that would be lost; and account 1 as it is now, if it matters.
 
-    As long as Chroma has flushed nothing since, every write is still in the WAL.
+    As long as Chroma has flushed nothing since, every write is still in the WAL. Nor is anything
+    lost as long as nobody has written anything: a repair can be undone whatever it replaced.
     """
     if target.vector_watermark is None and not target.peek.present:
         return 0, 0, None
     assert target.collection.metadata
     records = replay_records(target.wal, target.metadata_start, target.record_ids())
     present, _ = balance_with(target, root / manifest.segment, target.start, records)
+    if wal_extent(database) == (manifest.wal_rows, manifest.highest_seq_id):
+        return 0, 0, present
     row = manifest.watermark
     mark = None if row is None else watermark(row.raw)
     start = replay_start(peek_id_map(root / manifest.folder), mark)
@@ -239,25 +244,19 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
     with hold_unchanged(root, plan.folders, plan.states, wait) as held:
         now = datetime.now(UTC)
         row = read_watermark(held.connection, segment)
-        moves, manifests = [(manifest.folder, segment)], {}
-        name = free_name(root, segment, now) if files else None
-        if name is not None:
-            moves.insert(0, (segment, name))
-            manifests[name + MANIFEST] = Manifest(
-                name,
+        moves, manifests = [(manifest.folder, segment)], dict[str, bytes]()
+        name = None
+        if files:
+            name, manifests = set_aside(
+                held,
                 segment,
-                now.isoformat(timespec="seconds"),
-                (),
+                now,
                 manifest.collection,
                 row,
-                held.highest_seq_id(),
-                len(plan.present.missing) if plan.present else None,
-                tuple(sorted(map(as_text, plan.present.phantom))) if plan.present else None,
-                0,
-                0,
                 files,
-                None,
-            ).to_json()
+                present=plan.present,
+            )
+            moves.insert(0, (segment, name))
         step = Step(
             segment,
             tuple(moves),

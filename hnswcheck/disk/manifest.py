@@ -46,6 +46,7 @@ class Manifest:
         collection: id, name, tenant and database.
         watermark: the row of the VECTOR watermark that went with it.
         highest_seq_id: the last of the store's WAL at the time.
+        wal_rows: so many rows the store's WAL had; None if unknown.
         missing: records that the index lacked, after replay; None if unknown.
         strangers: ids of the index that sqlite lacked, after replay; None if unknown.
         searchable: records that stayed searchable, from the WAL.
@@ -67,6 +68,7 @@ class Manifest:
     after_repair: int
     files: tuple[FilePrint, ...]
     report: dict[str, Any] | None
+    wal_rows: int | None = None
     tool: Tool = field(default_factory=Tool)
     schema: str = SCHEMA_ID
 
@@ -138,6 +140,7 @@ def _parsed(path: Path, found: Any) -> Manifest:
         after_repair,
         tuple(map(_file_print, files)),
         None,
+        found.get("wal_rows"),
     )
 
 

@@ -103,10 +103,16 @@ def read_wal(database: Database, starts: Mapping[str, int], rust: bool) -> dict[
     return found
 
 
+def wal_extent(database: Database) -> tuple[object, object]:
+    """How many rows the WAL has, and the seq_id of the last; None if it is empty."""
+    ((rows, highest),) = database.rows("SELECT count(*), max(seq_id) FROM embeddings_queue")
+    return rows, highest
+
+
 def is_complete(database: Database) -> bool:
     """Whether nothing was ever purged: every row is there, from the first to the last."""
-    count, last = database.rows("SELECT count(*), max(seq_id) FROM embeddings_queue")[0]
-    return count == last
+    rows, highest = wal_extent(database)
+    return rows == highest
 
 
 def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[dict[int, bytes]]:
