@@ -18,7 +18,7 @@ from pathlib import Path
 import oracle
 import pytest
 from moving import dump
-from stores import environment, rest, run, segment_folders, snapshot, unpack
+from stores import environment, rest, run, snapshot, unpack
 
 import hnswcheck
 from hnswcheck.disk.header import parse_header
@@ -151,7 +151,7 @@ def test_a_mend_that_is_not_enough_gives_way_to_a_new_index(
     assert hnswcheck.audit(store, "deep").verdict == "consistent"
 
 
-@pytest.mark.parametrize("name", (*MENDS, *REBUILT, *NOTHING_LEFT))
+@pytest.mark.parametrize("name", [*MENDS, *REBUILT, *NOTHING_LEFT])
 def test_what_a_repair_replaced_can_be_put_back(name: str, tmp_path: Path) -> None:
     store = rest(unpack(name, tmp_path))
     before, rows = contents(store), dump(store)
