@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from hnswcheck.checks.ledger import check_watermark, count_pending
+from hnswcheck.checks.ledger import check_watermark, count_pending, legible
 from hnswcheck.checks.store import check_segment_path, quarantined_folders
 from hnswcheck.disk.catalog import (
     Collection,
@@ -61,7 +61,7 @@ class Target:
         wal_total: all rows that the WAL has of the collection; None at level probe.
         highest: the last seq_id of the store's WAL.
         integers: this Chroma line writes watermarks as INTEGER.
-        read_all_wal: reads every WAL row of the collection, for damaged segments.
+        read_all_wal: reads every WAL row of the collection, as :func:`legible` has them.
         aside: folders that were once its segment's, newest name first.
         settings: reads how the collection says that its index is built.
         history: reads what the whole store still knows of its operations, once for all targets.
@@ -289,7 +289,7 @@ def read_targets(
             highest,
             rust,
             unreadable.get(c.id),
-            partial(all_rows.of, c.id),
+            cache(lambda: legible(all_rows.of(c.id), c.dimension)),
             aside.get(c.vector.id, ()),
             partial(read_declared_settings, database, schema, c),
             history,

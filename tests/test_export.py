@@ -9,13 +9,16 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from stores import one_line, rest, run, segment_folders, snapshot, unpack
 
 import hnswcheck
+from hnswcheck.actions.rows import Page, rows_of
 from hnswcheck.disk.database import DATABASE
 
 LOSSY = "1.5.9-damaged-folder-older"  # 88 records, the vectors of 34 are nowhere
@@ -179,15 +182,12 @@ def test_documents_that_are_only_in_the_log_are_exported(tmp_path: Path) -> None
 def test_what_is_written_while_it_is_read_is_not_exported(
     lossy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hnswcheck.actions import export
-
-    def rows_while_written(*arguments: object) -> object:
+    def rows_while_written(*arguments: Any) -> Iterator[Page]:
         (folder,) = segment_folders(lossy)
         (folder / "length.bin").write_bytes(b"")
         return rows_of(*arguments)
 
-    rows_of = export.rows_of
-    monkeypatch.setattr(export, "rows_of", rows_while_written)
+    monkeypatch.setattr("hnswcheck.actions.export.rows_of", rows_while_written)
     with pytest.raises(hnswcheck.StoreChanged, match="written while it was read"):
         hnswcheck.export(lossy, "docs", tmp_path / "out")
     assert parts(tmp_path) == []

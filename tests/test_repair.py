@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -208,6 +209,63 @@ def test_an_embedding_function_that_fails_leaves_the_store_as_it_was(
 def test_an_unknown_grade_is_wrong_use(lossy: Path) -> None:
     with pytest.raises(hnswcheck.UsageError, match="unknown grade 'lost'"):
         hnswcheck.repair(lossy, accept=["lost"])
+
+
+# --- Rows of the log that nobody can read --------------------------------------------------------
+
+#: What is left of the one record that the row wrote.
+UNREADABLE = {
+    "1.5.9-damaged-log-metadata-torn": "proven",  # its vector can be read
+    "1.5.9-damaged-log-time-unknown": "proven",
+    "1.5.9-damaged-log-operation-unknown": "outdated",
+    "1.5.9-damaged-log-encoding-unknown": "lost",
+    "1.5.9-damaged-log-vector-missing": "lost",
+    "1.5.9-damaged-log-vector-odd": "lost",
+    "1.5.9-damaged-log-vector-short": "lost",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_row_that_cannot_be_read_costs_no_other_record_its_vector(
+    name: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("chromadb", reason="the engine is the judge")
+    store, grade = rest(unpack(name, tmp_path)), UNREADABLE[name]
+    report = hnswcheck.repair(store, leave_unindexed=True)
+    (segment,) = report.segments
+    assert report.verified == "engine"
+    assert segment.grades == Counter({"proven": 87}) + Counter([grade])
+    assert "pass over 1 rows of the log that cannot be read" in segment.steps()
+    assert report.after is not None
+    (after,) = report.after.stores[0].segments
+    missing = [] if grade == "proven" else [("records-missing", 1)]
+    assert [(found.id, found.count) for found in after.findings] == missing
+
+
+def test_an_old_row_that_cannot_be_read_is_in_nobodys_way(tmp_path: Path) -> None:
+    store = unpack("1.5.9-damaged-log-applied-vector-odd", tmp_path)
+    (folder,) = segment_folders(store)
+    (folder / "header.bin").write_bytes(bytes(100))
+    (segment,) = hnswcheck.repair(rest(store)).segments
+    assert segment.grades == {"proven": 88}
+    assert hnswcheck.audit(store, "deep").exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("1.5.9-damaged-dimension-changed", "9 dimensions, index and WAL have 8"),
+        ("1.5.9-damaged-dimension-gone", "sqlite has no dimension for it"),
+    ],
+)
+def test_where_sqlite_has_another_dimension_nothing_is_called_lost(
+    name: str, line: str, tmp_path: Path
+) -> None:
+    store = rest(unpack(name, tmp_path))
+    before = snapshot(store)
+    with pytest.raises(hnswcheck.RepairRefused, match=line):
+        hnswcheck.repair(store, leave_unindexed=True)
+    assert snapshot(store) == before
 
 
 # --- Safe ----------------------------------------------------------------------------------------

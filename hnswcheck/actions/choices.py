@@ -87,6 +87,8 @@ class SegmentRepair:
             if self.embedder is not None:
                 parts.append(f"{len(self.embed):,} embedded again by {self.embedder.label}")
             yield f"build a new index: {', '.join(parts)}"
+        if self.salvage.skipped:
+            yield f"pass over {self.salvage.skipped:,} rows of the log that cannot be read"
         if self.salvage.metadata_start is not None:
             yield f"set METADATA's watermark to {self.salvage.metadata_start}"
         if len(self.leave):

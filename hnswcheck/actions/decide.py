@@ -110,6 +110,8 @@ def _coming_back(target: Target, found: Salvage) -> str:
 
     Chroma begins such an index anew, with all that the log has.
     """
+    if any(row.fault for row in target.read_all_wal()):
+        return "no vector is left, and the log has rows at which Chroma stops"
     anew, _ = balance_with(target, None, BEFORE_ALL, found.records.ids)
     if anew is None or not anew.phantom:
         return ""

@@ -241,9 +241,9 @@ def _is_enough(
     rows, ids = target.read_all_wal(), id_map.id_to_label.ids
     replay = replay_index(rows, start, id_map, None, target.revives)
     after = balance(found.records.ids, replay, ids)
-    if after.missing or after.phantom:
-        return False
     pending = [row for row in rows if row.seq_id > start]
+    if after.missing or after.phantom or any(row.fault for row in pending):
+        return False
     touched = {row.id for row in pending}
     written = _written(pending, set(find(touched, ids)))
     due = np.where((found.sources == LOG) & (found.at > start), found.at, 0)

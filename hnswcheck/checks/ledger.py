@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import LARGEST_SEQ_ID, Watermark
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.strings import Flags, Strings, differences, find
-from hnswcheck.disk.wal import WalRow
+from hnswcheck.disk.wal import METADATA_FAULT, WalRow
 from hnswcheck.report import Finding, Pending, finding
 
 
@@ -186,24 +186,41 @@ def check_lag(rows: Sequence[WalRow], start: int) -> Iterator[Finding]:
         yield finding("lag", waiting)
 
 
+def row_fault(row: WalRow, dimension: int | None) -> str | None:
+    """Why Chroma cannot read a row when it replays it."""
+    size = row.vector_bytes
+    if row.operation is None:
+        return row.fault or "unknown operation"
+    if row.fault:
+        return row.fault
+    if size is None:
+        return "no vector" if row.operation in ("add", "upsert") else None
+    if dimension is not None and size != 4 * dimension:
+        return f"{vector_of(size)}, expected {4 * dimension}"
+    return "vector is no whole number of float32" if size % 4 else None
+
+
+def vector_of(size: int) -> str:
+    """What a row is said to have whose vector is of another dimension."""
+    return f"vector of {size} bytes"
+
+
+def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:
+    """The same rows; those of which nobody can tell what they write are no known operation."""
+    return [_legible(row, row_fault(row, dimension)) for row in rows]
+
+
+def _legible(row: WalRow, fault: str | None) -> WalRow:
+    if fault is None or fault == METADATA_FAULT:
+        return row
+    return replace(row, operation=None, vector_bytes=None, fault=fault)
+
+
 def check_rows(
     rows: Sequence[WalRow], dimension: int | None, sampler: Sampler
 ) -> Iterator[Finding]:
     """Rows that Chroma cannot read when it replays them."""
-
-    def fault(row: WalRow) -> str | None:
-        size = row.vector_bytes
-        if row.operation is None:
-            return "unknown operation"
-        if row.fault:
-            return row.fault
-        if size is None:
-            return "no vector" if row.operation in ("add", "upsert") else None
-        if dimension is not None and size != 4 * dimension:
-            return f"vector of {size} bytes, expected {4 * dimension}"
-        return "vector is no whole number of float32" if size % 4 else None
-
-    faults = [(row, fault(row)) for row in rows]
+    faults = [(row, row_fault(row, dimension)) for row in rows]
     places = [f"seq_id {row.seq_id}: {text}" for row, text in faults if text]
     if places:
         yield finding("wal-unreadable", len(places), sampler.places(places))

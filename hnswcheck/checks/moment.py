@@ -54,14 +54,17 @@ def _balances(id_map: IdMap, records: Records, target: Target) -> tuple[bool, bo
     """Whether the index has all since it was begun, and nothing else; and whether all records."""
     if not target.start_known:
         return False, False
-    replay = replay_index(target.read_all_wal(), target.start, id_map, None, target.revives)
+    rows = target.read_all_wal()
+    replay = replay_index(rows, target.start, id_map, None, target.revives)
     result = balance(records.ids, replay, id_map.id_to_label.ids)
-    if result.phantom:
+    obscure = {row.id for row in rows if row.operation is None and row.seq_id > target.start}
+    missing = set(result.missing) - obscure
+    if set(result.phantom) - obscure:
         return False, False
-    if not result.missing:
+    if not missing:
         return True, True
     present = np.ones(len(records.ids), bool)
-    present[list(find(result.missing, records.ids).values())] = False
+    present[list(find(missing, records.ids).values())] = False
     anew = begun_anew(present, records)
     return bool(anew.any() and (anew | present).all()), False
 

@@ -45,12 +45,14 @@ class LogProof:
         grades: uint8 (n,): how sure it is that this row took effect.
         made: int64 (n,): the operation that made the record; 0 where that is not known.
         ever: bool (n,): no record had this id before.
+        obscure: bool (n,): a row that nobody can read may have written its last vector.
     """
 
     seq_ids: Ints
     grades: Grades
     made: Ints
     ever: Flags
+    obscure: Flags
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class _History:
     vector: int = 0
     sure: bool = True
     made: int = 0
+    obscure: bool = False
 
 
 def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete: bool) -> LogProof:
@@ -96,16 +99,18 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
         _follow(history, row)
     seq_ids, made = np.zeros(len(records.ids), np.int64), np.zeros(len(records.ids), np.int64)
     grades: Grades = np.zeros(len(records.ids), np.uint8)
+    obscure = np.zeros(len(records.ids), bool)
     untouched = records.seq_ids <= accounted
     untouched[list(at.values())] = False
     made[untouched] = records.seq_ids[untouched]
     for record, place in at.items():
         history = histories[record]
         made[place] = history.made
+        obscure[place] = history.obscure
         if history.vector:
             seq_ids[place] = history.vector
             grades[place] = Grade.PROVEN if history.sure else Grade.UNCONFIRMED
-    return LogProof(seq_ids, grades, made, untouched)
+    return LogProof(seq_ids, grades, made, untouched, obscure)
 
 
 def _follow(history: _History, row: WalRow) -> None:
@@ -123,8 +128,10 @@ def _follow(history: _History, row: WalRow) -> None:
                 history.vector, history.sure = row.seq_id, True
         case "update" if history.exists is not False and has_vector:
             history.vector, history.sure = row.seq_id, True
-        case "delete":
-            history.exists, history.vector, history.sure, history.made = False, 0, True, 0
+        case "delete" | None:
+            history.exists = False if row.operation else None
+            history.vector, history.sure, history.made = 0, True, 0
+            history.obscure = row.operation is None
         case _:
             pass
 
@@ -176,7 +183,7 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
     if folder.moment is not None:
         grades[there] = Grade.OUTDATED
         current = records.seq_ids <= folder.moment
-        grades[there & (current | folder.covered)] = Grade.PROVEN
+        grades[there & (current | (folder.covered & ~log.obscure))] = Grade.PROVEN
     else:
         grades[there] = Grade.UNCONFIRMED
         # The folder is older than every record that was made after it ...

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.ledger import check_rows, check_watermark
+from hnswcheck.checks.ledger import check_watermark, vector_of
 from hnswcheck.checks.proof import FolderProof, Grade, Grades, judge_folder, read_log
 from hnswcheck.checks.remains import Folder, faulty_vectors, open_remains
-from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.records import Records, read_records
+from hnswcheck.disk.segment import open_segment
 from hnswcheck.disk.strings import Flags, Ints, Strings, find
-from hnswcheck.disk.wal import WalRow, read_wal_vectors
+from hnswcheck.disk.wal import ID_FAULT, WalRow, read_wal_vectors
 from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnreadable
 from hnswcheck.target import Target
 
@@ -45,6 +45,7 @@ class Salvage:
         settled: bool (n,): sqlite has the record, and METADATA nothing more to apply to it.
         pending: rows of the log that METADATA has yet to apply.
         made: so many records, the last ones, are in the log only: METADATA has yet to make them.
+        skipped: rows of the log that VECTOR has yet to apply, and Chroma cannot read.
         metadata_start: what METADATA's watermark must be; None if it is that.
     """
 
@@ -58,6 +59,7 @@ class Salvage:
     settled: Flags
     pending: Sequence[WalRow]
     made: int
+    skipped: int
     metadata_start: int | None
 
     def count(self, grade: Grade) -> int:
@@ -102,12 +104,12 @@ def salvage(database: Database, target: Target) -> Salvage:
     c = target.collection
     assert c.metadata
     rows = target.read_all_wal()
-    if c.dimension is None or any(check_rows(rows, c.dimension, Sampler())):
-        raise RepairRefused(f"collection {c.name!r}: the WAL has rows that Chroma cannot read")
     history = target.history()
     stored = read_records(database, c.metadata.id)
     righted = _right_metadata(target, stored)
     start = target.metadata_start if righted is None else righted
+    if problem := _unfathomable(target, rows, start):
+        raise RepairRefused(f"collection {c.name!r}: {problem}")
     pending = [row for row in rows if row.seq_id > start]
     records = _replayed(stored, pending)
     settled = np.ones(len(records.ids), bool)
@@ -157,8 +159,32 @@ def salvage(database: Database, target: Target) -> Salvage:
         settled,
         pending,
         int(np.count_nonzero(records.rowids > int(stored.rowids.max(initial=0)))),
+        sum(row.fault is not None and row.seq_id > target.start for row in rows),
         righted,
     )
+
+
+def _unfathomable(target: Target, rows: Sequence[WalRow], start: int) -> str:
+    """Why nobody can tell what the records and their vectors are; empty if that is not so.
+
+    Args:
+        start: METADATA's watermark.
+    """
+    dimension = target.collection.dimension
+    if dimension is None:
+        return "sqlite has no dimension for it"
+    faults = {row.seq_id: row.fault for row in rows if row.fault}
+    if any(seq_id > start for seq_id in faults):
+        return "the WAL has rows that Chroma cannot read, and METADATA has yet to apply them"
+    if ID_FAULT in faults.values():
+        return "the WAL has rows of which nobody can tell whose they are"
+    header = open_segment(target.folder).header if target.folder else None
+    if header is not None and header.dimension != dimension:
+        other = vector_of(4 * header.dimension)
+        if any(fault.startswith(other) for fault in faults.values()):
+            of_index = f"index and WAL have {header.dimension}"
+            return f"sqlite says that its vectors have {dimension} dimensions, {of_index}"
+    return ""
 
 
 def _numbered_again(stored: Records, rows: Sequence[WalRow], highest: int) -> bool:

@@ -69,7 +69,7 @@ def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[by
         complete: the log was never purged, so an id that it has not seen was not there.
     """
     expected: dict[bytes, int] = {}
-    exists: dict[bytes, bool] = {}
+    exists: dict[bytes, bool | None] = {}
     for row in rows:
         if row.seq_id > start:
             expected.pop(row.id, None)
@@ -90,6 +90,9 @@ def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[by
                     expected[row.id] = row.seq_id
             case "update" if there is not False and row.vector_bytes is not None:
                 expected[row.id] = row.seq_id
+            case None:
+                exists[row.id] = None
+                expected.pop(row.id, None)
             case _:
                 pass
     return expected

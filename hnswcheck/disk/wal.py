@@ -21,6 +21,8 @@ PAGE_VECTORS = 1 << 9
 Operation = Literal["add", "update", "upsert", "delete"]
 OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
 FLOAT32 = b"FLOAT32"
+#: Faults of a row whose id, or whose other parts, can be told all the same.
+ID_FAULT, METADATA_FAULT = "an id that is no text", "metadata or time that cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +148,11 @@ def _wal_row(seq_id: int, row: list[object]) -> WalRow:
 def _fault(*row: object) -> str | None:
     id_type, vector_type, encoding, encoding_type, readable = row
     if id_type != b"text":
-        return "an id that is no text"
+        return ID_FAULT
     if vector_type not in (b"null", b"blob"):
         return "a vector that is no BLOB"
     if encoding is not None and encoding_type != b"text":
         return "an encoding that is no text"
     if vector_type == b"blob" and encoding != FLOAT32:
         return "unknown encoding"
-    return None if readable else "metadata or time that cannot be read"
+    return None if readable else METADATA_FAULT
