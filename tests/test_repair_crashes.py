@@ -282,8 +282,9 @@ def test_a_loss_of_power_within_the_swap_is_recovered_from(
     swap, end = number_of_swap(what), first_after(what)
     base = what.case.copy("built")
     assert workers.submit(kill_only, what.case, base, swap).result()
-    (new_index,) = base.glob("*.rebuilt-*")
-    new_index.rename(base / Path(os.fsdecode(what.calls[0].arguments[0])).name)
+    recorded = Path(os.fsdecode(what.calls[0].arguments[0])).name.removesuffix("-1")
+    for made in base.glob("*.rebuilt-*"):  # the new index, and an empty folder in place of none
+        made.rename(base / f"{recorded}-{made.name.rpartition('-')[2]}")
     case = replace(what.case, base=base)
     calls = what.calls[swap - 1 : end - 1]
     states = list(after_power_loss(base, what.case.scratch / "undisturbed", calls))
