@@ -166,3 +166,29 @@ def test_numbers_that_were_given_again_prove_nothing(tmp_path: Path) -> None:
         links.write_bytes(b"\x05" + links.read_bytes()[1:])
     updated = {f"r{n}": f"r{n}-1" for n in (7, *range(50, 60))}
     assert wrongly_proven(store, truth_of(100, z="z-0", n1="n1-0", **updated)) == []
+
+
+def test_a_row_that_cannot_be_read_hides_no_skew(tmp_path: Path) -> None:
+    """X, which the older folder lacks, has a pending row of which nobody knows what it does."""
+    store = tmp_path / "store"
+    play(store, *adds(20))
+    (folder,) = segment_folders(store)
+    shutil.copytree(folder, tmp_path / "older")
+    play(store, ("add", ["X"], ["X-0"]), ("update", ["r3"], ["r3-1"]))
+    play(store, *(("update", ["X"], [f"X-{n}"]) for n in range(1, 10)))
+    put_back(folder, tmp_path / "older")
+    edit(store, "UPDATE embeddings_queue SET operation = 7 WHERE seq_id = 31")
+    assert wrongly_proven(store, truth_of(20, r3="r3-1", X="X-9")) == []
+
+
+@pytest.mark.parametrize("change", ["encoding = 'X'", "operation = 7", "vector = x'00'"])
+def test_a_row_that_cannot_be_read_is_in_the_way_of_no_order(change: str, tmp_path: Path) -> None:
+    """The id map is gone, and the log names whose the newest elements are."""
+    store = tmp_path / "store"
+    play(store, *adds(20), ("add", [f"n{n}" for n in range(7)], [f"n{n}-0" for n in range(7)]))
+    edit(store, f"UPDATE embeddings_queue SET {change} WHERE id = 'n3'")
+    (id_map,) = store.glob("*/index_metadata.pickle")
+    id_map.unlink()
+    (segment,) = hnswcheck.repair(rest(store), dry_run=True).segments
+    assert segment.grades == {"proven": 26, "lost": 1}
+    assert wrongly_proven(store, truth_of(20, **{f"n{n}": f"n{n}-0" for n in range(7)})) == []

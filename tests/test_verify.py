@@ -8,6 +8,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,14 @@ def test_a_vector_that_is_not_the_one_put_in_is_seen(whole: Path, tmp_path: Path
     assert said_of(whole, segment, segment.use) == ""
     said = said_of(whole, segment, segment.use, change=3)
     assert "another vector than was put in of 1 of " in said
+
+
+def test_hits_at_another_distance_are_seen(whole: Path, tmp_path: Path) -> None:
+    hnswcheck.repair(whole, verify="none")
+    segment = planned(unpack(WHOLE, tmp_path / "twin"))
+    assert segment.collection.space == "l2"
+    expected = replace(segment, collection=replace(segment.collection, space="ip"))
+    assert "finds at another distance than it is" in said_of(whole, expected, segment.use)
 
 
 def test_a_crash_is_seen(tmp_path: Path) -> None:

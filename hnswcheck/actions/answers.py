@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.disk.strings import Flags, Strings, positions
 
-#: Of an HNSW index some records are not found by their own vector; of a wrong one none is.
-FEW, SHARE = 2, 0.25
 #: What a vector that was normalised, stored, and multiplied by its norm again may differ by.
 ROUNDING = 1e-5
+#: A distance is a sum of as many roundings as there are components.
+FAR = 1e-3
 
 #: What each step found, by its name.
 Events = Mapping[str, Mapping[str, Any]]
@@ -39,7 +39,7 @@ def complaints(
         yield f"Chroma counts {counted:,} records, and there are {total:,}"
     if ids:
         yield from _wrong_vectors(events["get() of vectors"], ids, vectors, space)
-        yield from _wrong_hits(events["query()"], records, ids, vectors, space)
+        yield from _wrong_hits(events["query()"], records, vectors, space)
     added = events["add()"]
     kept = _same(_unpacked(added["vectors"]), new[None], space).all()
     if added["count"] != total + 1 or not kept:
@@ -62,28 +62,49 @@ def _wrong_vectors(
 
 
 def _wrong_hits(
-    found: Mapping[str, Any], records: Strings, ids: Sequence[str], vectors: Floats, space: str
+    found: Mapping[str, Any], records: Strings, vectors: Floats, space: str
 ) -> Iterator[str]:
     hits = list(dict.fromkeys(hit for each in found["hits"] for hit in each))
     known = positions(Strings.of(hit.encode() for hit in hits), records)
     if phantoms := [hit for hit, at in zip(hits, known.tolist(), strict=True) if at < 0]:
         yield f"Chroma finds what is no record: {_some(phantoms, hits)}"
-    if space == "ip":  # there the nearest of a vector need not be itself
-        return
-    norms = _norms(vectors)
-    # Chroma computes in float32; and among many equal vectors it is enough to find the others.
-    near = ROUNDING * (np.maximum(1.0, norms**2) if space == "l2" else np.ones(len(ids)))
-    findable = np.ones(len(ids), bool) if space == "l2" else _is_normal(norms)
-    answers = zip(ids, found["hits"], found["distances"], strict=True)
-    missed = [
-        id
-        for (id, own, distances), limit, may in zip(
-            answers, near.tolist(), findable.tolist(), strict=True
-        )
-        if may and id not in own and not (distances and max(distances) <= limit)
-    ]
-    if len(missed) > max(FEW, SHARE * len(ids)):
-        yield f"Chroma does not find by its own vector {_some(missed, ids)}"
+    place = {id: i for i, id in enumerate(found["ids"])}
+    wrong: list[str] = []
+    for vector, own, distances in zip(vectors, found["hits"], found["distances"], strict=True):
+        pairs = [(id, told) for id, told in zip(own, distances, strict=True) if id in place]
+        near = _unpacked([found["vectors"][place[id]] for id, _ in pairs])
+        told = np.array([distance for _, distance in pairs])
+        for (id, _), fits in zip(pairs, _at(vector, near, told, space).tolist(), strict=True):
+            if not fits:
+                wrong.append(id)
+    if wrong:
+        yield f"Chroma finds at another distance than it is {_some(wrong, hits)}"
+
+
+def _at(vector: Floats, near: Floats, told: Norms, space: str) -> Flags:
+    """bool (k,): whether vectors are as far from this one as told, as far as float32 goes.
+
+    How many of the nearest a search finds says nothing of an index: that is as the data are.
+
+    Args:
+        near: float32 (k, dimension).
+        told: float64 (k,).
+    """
+    if not len(near):
+        return np.zeros(0, bool)
+    one, others = vector.astype(np.float64), near.astype(np.float64)
+    norm, norms = float(np.linalg.norm(one)), np.linalg.norm(others, axis=1)
+    if space == "l2":
+        distance, scale = ((others - one) ** 2).sum(axis=1), norm**2 + norms**2
+    else:
+        distance, scale = 1 - others @ one, np.maximum(1.0, norm * norms)
+    may = np.ones(len(near), bool)
+    if space == "cosine":
+        may = _is_normal(norms) & _is_normal(np.array([norm]))
+        with np.errstate(all="ignore"):
+            distance, scale = 1 - others @ one / (norm * norms), np.ones(len(near))
+    fits: Flags = np.abs(distance - told) <= FAR * np.maximum(scale, np.finfo(np.float32).tiny)
+    return fits | ~may
 
 
 def _unpacked(texts: Sequence[str]) -> Floats:

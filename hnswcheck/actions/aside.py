@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ def set_aside(
     searchable: int = 0,
     after_repair: int = 0,
     report: dict[str, Any] | None = None,
+    accepted: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[str, dict[str, bytes]]:
     """The name that a segment's folder gets, and its manifest by name.
 
@@ -40,7 +41,6 @@ def set_aside(
         c = collection
         collection = {"id": c.id, "name": c.name, "tenant": c.tenant, "database": c.database}
     name = free_name(held.root, segment, now)
-    rows, highest = held.wal_extent()
     manifest = Manifest(
         folder=name,
         segment=segment,
@@ -48,13 +48,14 @@ def set_aside(
         why=tuple(why),
         collection=collection,
         watermark=watermark,
-        highest_seq_id=highest,
+        highest_seq_id=held.highest_seq_id(),
         missing=len(present.missing) if present else None,
         strangers=tuple(sorted(map(as_text, present.phantom))) if present else None,
         searchable=searchable,
         after_repair=after_repair,
         files=files,
         report=report,
-        wal_rows=rows,
+        log=held.log_of(collection["id"]),
+        accepted=dict(accepted or {}),
     )
     return name, {name + MANIFEST: manifest.to_json()}

@@ -12,6 +12,7 @@ from hnswcheck.actions.mends import Mend
 from hnswcheck.checks.ledger import Balance
 from hnswcheck.checks.proof import Grade
 from hnswcheck.checks.salvage import Salvage
+from hnswcheck.disk.manifest import as_text
 from hnswcheck.disk.strings import Ints
 from hnswcheck.disk.text import text
 from hnswcheck.errors import UsageError
@@ -70,6 +71,21 @@ class SegmentRepair:
             return {}
         counts = {g.name.lower(): self.salvage.count(g) for g in sorted(Grade, reverse=True)}
         return {name: count for name, count in counts.items() if count}
+
+    @property
+    def accepted(self) -> dict[str, tuple[str, ...]]:
+        """By grade, the ids of records whose vector is used without proof."""
+        found = self.salvage
+        if found is None:
+            return {}
+        grades = found.grades[self.use]
+        return {
+            grade.name.lower(): tuple(
+                map(as_text, found.records.ids.take(self.use[grades == grade]))
+            )
+            for grade in ACCEPTABLE.values()
+            if (grades == grade).any()
+        }
 
     @property
     def unindexed(self) -> Ints:

@@ -112,6 +112,7 @@ def _step(
                 "status": segment.status,
                 "grades": segment.grades,
             },
+            accepted=segment.accepted,
         )
         moves.append((old, name))
     if made.folder is not None:

@@ -33,11 +33,18 @@ class Held:
     root: Path
     connection: sqlite3.Connection
 
-    def wal_extent(self) -> tuple[int, int]:
-        """How many rows the WAL has, and the seq_id of the last; 0 if it is empty."""
-        query = "SELECT count(*), max(seq_id) FROM embeddings_queue"
-        rows, highest = self.connection.execute(query).fetchone()
-        return rows, highest if isinstance(highest, int) else 0
+    def highest_seq_id(self) -> int:
+        """The last of the WAL; 0 if it is empty."""
+        return self._rows_and_last("")[1]
+
+    def log_of(self, collection: str) -> tuple[int, int]:
+        """How many rows of a collection the WAL has, and the seq_id of the last; 0 without any."""
+        return self._rows_and_last("WHERE topic LIKE '%/' || ?", collection)
+
+    def _rows_and_last(self, where: str, *values: str) -> tuple[int, int]:
+        query = f"SELECT count(*), max(seq_id) FROM embeddings_queue {where}"
+        rows, last = self.connection.execute(query, values).fetchone()
+        return rows, last if isinstance(last, int) else 0
 
     def commit(self) -> None:
         """Make what was written last; others may use the store from here on."""

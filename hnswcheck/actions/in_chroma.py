@@ -22,6 +22,8 @@ Json = dict[str, Any]
 
 #: In 0.x a search for more than an index can arrive at is an error.
 HITS = (50, 5)
+#: Of so many hits of each search the vectors are read, too.
+NEAREST = 3
 NEW_ID = "hnswcheck-{}"
 
 
@@ -86,6 +88,10 @@ class Examination:
             with self.step("query()") as found:
                 answer = self.search(collection)
                 found.update(hits=answer["ids"], distances=answer["distances"])
+                near = list(dict.fromkeys(hit for hits in answer["ids"] for hit in hits[:NEAREST]))
+                answer = collection.get(ids=near, include=["embeddings"])
+                found["ids"] = answer["ids"]
+                found["vectors"] = [packed(vector) for vector in answer["embeddings"]]
         with self.step("add()") as found:
             new = self.add(collection)
             answer = collection.get(ids=[new], include=["embeddings"])

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hnswcheck.actions.aside import set_aside
-from hnswcheck.actions.balance import balance_with
 from hnswcheck.actions.hold import (
     hold_unchanged,
     segment_folders,
@@ -16,28 +15,24 @@ from hnswcheck.actions.hold import (
     take_in_wal,
 )
 from hnswcheck.actions.journal import Step, perform
+from hnswcheck.actions.losses import losses
 from hnswcheck.actions.quarantine import settle
 from hnswcheck.actions.watermark import WatermarkChange, read_watermark
 from hnswcheck.apart import Progress, alone, silent
 from hnswcheck.audit import naming
-from hnswcheck.checks.ledger import Balance, replay_records
-from hnswcheck.checks.recoverable import vectors_in
+from hnswcheck.checks.ledger import Balance
 from hnswcheck.disk.catalog import (
     Collection,
     read_collections,
     read_schema,
-    read_written_since,
     watermark,
 )
 from hnswcheck.disk.database import DATABASE, Database
-from hnswcheck.disk.manifest import Manifest, as_text, file_prints, read_manifest
+from hnswcheck.disk.manifest import Manifest, file_prints, read_manifest
 from hnswcheck.disk.names import MANIFEST, OURS
-from hnswcheck.disk.segment import peek_id_map
-from hnswcheck.disk.strings import find
 from hnswcheck.disk.view import States, find_database, list_directory, look_at, open_store
-from hnswcheck.disk.wal import wal_extent
 from hnswcheck.errors import RestoreRefused, StoreChanged, StoreUnreadable, UsageError
-from hnswcheck.target import Target, read_targets, replay_start
+from hnswcheck.target import read_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +164,7 @@ def _plan(root: Path, name: str, progress: Progress = silent) -> _Plan:
         collection = _owner(root, view.database, manifest.segment)
         schema = read_schema(view.database)
         (target,) = read_targets(view, [collection], schema, with_ids=True)
-        writes, deletes, present = _losses(root, view.database, target.with_ids(), manifest)
+        writes, deletes, present = losses(root, view.database, target.with_ids(), manifest)
     states = before if states_if_quiet(root, folders) == before else None
     return _Plan(manifest, writes, deletes, present, folders, states)
 
@@ -205,35 +200,6 @@ def _owner(root: Path, database: Database, segment: str) -> Collection:
     raise RestoreRefused(f"{root}: segment {segment} belongs to no collection any more")
 
 
-def _losses(
-    root: Path, database: Database, target: Target, manifest: Manifest
-) -> tuple[int, int, Balance | None]:
-    """Writes and deletes since that would be lost; and account 1 as it is now, if it matters.
-
-    As long as Chroma has flushed nothing since, every write is still in the WAL. Nor is anything
-    lost as long as nobody has written anything: a repair can be undone whatever it replaced.
-    """
-    if target.vector_watermark is None and not target.peek.present:
-        return 0, 0, None
-    assert target.collection.metadata
-    records = replay_records(target.wal, target.metadata_start, target.record_ids())
-    present, _ = balance_with(target, root / manifest.segment, target.start, records)
-    if wal_extent(database) == (manifest.wal_rows, manifest.highest_seq_id):
-        return 0, 0, present
-    row = manifest.watermark
-    mark = None if row is None else watermark(row.raw)
-    start = replay_start(peek_id_map(root / manifest.folder), mark)
-    old, old_ids = balance_with(target, root / manifest.folder, start, records)
-    rows = [row for row in target.read_all_wal() if row.seq_id > start]
-    in_wal = vectors_in(rows, start, find((row.id for row in rows), old_ids).keys())
-    since = read_written_since(database, target.collection.metadata.id, start)
-    missing = set(present.missing) if present else set()
-    writes = [id for id in since if id not in in_wal and id not in missing]
-    known = set(manifest.strangers or ())
-    deletes = {as_text(id) for id in old.phantom} - known if old else set()
-    return len(writes), len(deletes), present
-
-
 def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
     """The new name of the folder that had to make room, if there was one."""
     manifest, segment = plan.manifest, plan.manifest.segment
@@ -255,6 +221,7 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
                 row,
                 files,
                 present=plan.present,
+                accepted=manifest.accepted,
             )
             moves.insert(0, (segment, name))
         step = Step(

@@ -200,20 +200,21 @@ def row_fault(row: WalRow, dimension: int | None) -> str | None:
     return "vector is no whole number of float32" if size % 4 else None
 
 
-def vector_of(size: int) -> str:
-    """What a row is said to have whose vector is of another dimension."""
-    return f"vector of {size} bytes"
+def vector_of(size: int | None = None) -> str:
+    """What a row is said to have whose vector is of another dimension, or how that begins."""
+    return "vector of " + ("" if size is None else f"{size} bytes")
 
 
 def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:
-    """The same rows; those of which nobody can tell what they write are no known operation."""
+    """The same rows with all their faults, and without vectors that cannot be read."""
     return [_legible(row, row_fault(row, dimension)) for row in rows]
 
 
 def _legible(row: WalRow, fault: str | None) -> WalRow:
     if fault is None or fault == METADATA_FAULT:
         return row
-    return replace(row, operation=None, vector_bytes=None, fault=fault)
+    obscure = row.operation != "delete"
+    return replace(row, vector_bytes=None, fault=fault, obscure=obscure)
 
 
 def check_rows(

@@ -14,11 +14,9 @@ from hnswcheck.checks.ledger import balance, replay_index
 from hnswcheck.checks.proof import begun_anew
 from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.idmap import IdMap
-from hnswcheck.disk.manifest import Manifest, read_manifest
-from hnswcheck.disk.names import MANIFEST, OURS
+from hnswcheck.disk.manifest import manifests_of
 from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import find
-from hnswcheck.errors import HnswcheckError
 from hnswcheck.target import Target
 
 
@@ -36,9 +34,7 @@ def moment_of(
         if complete and target.start <= target.highest:
             return target.start, True, balanced
         return None, False, balanced
-    if not OURS.fullmatch(folder.name):
-        return None, False, False
-    manifest = _manifest(folder)
+    manifest = next(manifests_of([folder]), None)
     if manifest is None or manifest.missing != 0 or manifest.strangers != ():
         return None, False, False
     if manifest.watermark is None:
@@ -54,23 +50,13 @@ def _balances(id_map: IdMap, records: Records, target: Target) -> tuple[bool, bo
     """Whether the index has all since it was begun, and nothing else; and whether all records."""
     if not target.start_known:
         return False, False
-    rows = target.read_all_wal()
-    replay = replay_index(rows, target.start, id_map, None, target.revives)
+    replay = replay_index(target.read_all_wal(), target.start, id_map, None, target.revives)
     result = balance(records.ids, replay, id_map.id_to_label.ids)
-    obscure = {row.id for row in rows if row.operation is None and row.seq_id > target.start}
-    missing = set(result.missing) - obscure
-    if set(result.phantom) - obscure:
+    if result.phantom:
         return False, False
-    if not missing:
+    if not result.missing:
         return True, True
     present = np.ones(len(records.ids), bool)
-    present[list(find(missing, records.ids).values())] = False
+    present[list(find(result.missing, records.ids).values())] = False
     anew = begun_anew(present, records)
     return bool(anew.any() and (anew | present).all()), False
-
-
-def _manifest(folder: Path) -> Manifest | None:
-    try:
-        return read_manifest(folder.with_name(folder.name + MANIFEST))
-    except HnswcheckError:
-        return None

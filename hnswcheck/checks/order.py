@@ -9,7 +9,7 @@ each later moment are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -93,13 +93,19 @@ class _Ids:
                 return True
             case "add" | "upsert" if not exists:
                 self.made[row.id] = None
-                self.vectors[row.id] = row.seq_id
+                self._write(row)
                 return True
-            case "update" | "upsert" if exists and row.vector_bytes is not None:
-                self.vectors[row.id] = row.seq_id
+            case "update" | "upsert" if exists and (row.vector_bytes is not None or row.obscure):
+                self._write(row)
             case _:
                 pass
         return False
+
+    def _write(self, row: WalRow) -> None:
+        if row.obscure:
+            self.vectors.pop(row.id, None)
+        else:
+            self.vectors[row.id] = row.seq_id
 
 
 @dataclass(slots=True)
@@ -137,8 +143,9 @@ class _Search:
         """Whether so many ids are there as labels, and the newest has the vector of the last."""
         if len(self.untouched) + len(self.ids) != len(self.live):
             return False
-        newest = next(reversed(self.ids.made), None)  # the least that has to be right
-        return newest is None or self._agree(int(self.live[-1]), self.ids.vectors[newest])
+        newest = next(reversed(self.ids.made), b"")  # the least that has to be right
+        row = self.ids.vectors.get(newest)
+        return row is None or self._agree(int(self.live[-1]), row)
 
     def try_ids(self) -> _Trial | None:
         """The ids of this moment laid over the labels; None where that cannot be."""
@@ -224,7 +231,9 @@ def find_order(
         rows: all that the log has of the collection, in order.
         live: uint64, ascending: the labels of live elements.
     """
-    pending = [row for row in rows if row.seq_id > hints.flushed]
+    pending = _guessed([row for row in rows if row.seq_id > hints.flushed], records)
+    if pending is None:
+        return None
     ids = _at_the_flush(records, pending, hints.flushed)
     ids.vectors.update(hints.vectors)
     place = find({row.id for row in rows} | hints.vectors.keys(), records.ids)
@@ -262,6 +271,25 @@ def find_order(
     _, moment, proof = best
     labels[disputed] = 0
     return Order(moment, labels, proof and not disputed.any())
+
+
+def _guessed(pending: Sequence[WalRow], records: Records) -> Sequence[WalRow] | None:
+    """With an operation for each row; None where that cannot be told.
+
+    Whether the last one on an id deleted it is to be seen by whether it is there.
+    """
+    unknown = {row.id for row in pending if row.operation is None}
+    if not unknown:
+        return pending
+    last = {row.id: row.seq_id for row in pending}
+    place = find(unknown, records.ids)
+    guessed: list[WalRow] = []
+    for row in pending:
+        if row.operation is None and last[row.id] != row.seq_id:
+            return None
+        operation = row.operation or ("upsert" if row.id in place else "delete")
+        guessed.append(replace(row, operation=operation))
+    return guessed
 
 
 def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> _Ids:

@@ -115,6 +115,10 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
 
 def _follow(history: _History, row: WalRow) -> None:
     has_vector = row.vector_bytes is not None
+    if row.obscure:
+        history.exists, history.vector, history.sure, history.made = None, 0, True, 0
+        history.obscure = True
+        return
     match row.operation:
         case "add" if history.exists is not True:
             history.vector, history.sure = row.seq_id, history.exists is False
@@ -128,10 +132,9 @@ def _follow(history: _History, row: WalRow) -> None:
                 history.vector, history.sure = row.seq_id, True
         case "update" if history.exists is not False and has_vector:
             history.vector, history.sure = row.seq_id, True
-        case "delete" | None:
-            history.exists = False if row.operation else None
-            history.vector, history.sure, history.made = 0, True, 0
-            history.obscure = row.operation is None
+        case "delete":
+            history.exists, history.vector, history.sure, history.made = False, 0, True, 0
+            history.obscure = False
         case _:
             pass
 

@@ -60,8 +60,8 @@ def vectors_in(rows: Sequence[WalRow], start: int, indexed: AbstractSet[bytes]) 
         known = exists.get(row.id)
         if known is None and row.seq_id > start:
             known = row.id in indexed
-        if row.operation in ("delete", None):
-            exists[row.id] = row.operation is None
+        if row.operation == "delete" or row.obscure:
+            exists[row.id] = row.obscure
             has_vector.discard(row.id)
             continue
         no_effect = known is True if row.operation == "add" else known is False

@@ -22,8 +22,9 @@ from hnswcheck.disk.view import unreadable
 NONE = np.zeros(0, np.int64)
 #: Of so many labels per element at most every other one was deleted and purged.
 LIKELY = 1 << 10
-#: So long a data_level0.bin is believed to be one, whatever it takes on the disk.
-MOST_BYTES = 1 << 28
+#: So long a data_level0.bin is believed to be one, whatever it takes on the disk, and so many times
+#: what it takes.
+MOST_BYTES, MOST_COMPRESSED = 1 << 28, 32
 #: A loss of power leaves whole ones.
 SECTOR = 512
 
@@ -100,7 +101,7 @@ def _used(
     Labels begin at 1: without one, it is room for an element. If the id map counts more than the
     header, and all their labels are there, the header is wrong.
     """
-    most = segment.states[LEVEL0].solid_size(MOST_BYTES) // header.stride
+    most = segment.states[LEVEL0].solid_size(MOST_BYTES, MOST_COMPRESSED) // header.stride
     total = min((id_map.total_elements_added if id_map else None) or 0, most)
     count = max(header.count, total) + 1
     elements = replace(segment, header=replace(header, cur_element_count=count)).read_elements()
@@ -123,7 +124,7 @@ def _with_guessed_header(
 
     Labels are handed out from 1, each once; read at the wrong places they would be anything.
     """
-    size = segment.states[LEVEL0].solid_size(MOST_BYTES)
+    size = segment.states[LEVEL0].solid_size(MOST_BYTES, MOST_COMPRESSED)
     total = (id_map.total_elements_added if id_map else None) or size
     best = segment
     for m in dict.fromkeys((settings.m, DEFAULT_M)):

@@ -18,6 +18,7 @@ from hnswcheck.checks.remains import Folder, faulty_vectors, open_remains
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.database import Database
+from hnswcheck.disk.manifest import from_text, manifests_of
 from hnswcheck.disk.records import Records, read_records
 from hnswcheck.disk.segment import open_segment
 from hnswcheck.disk.strings import Flags, Ints, Strings, find
@@ -121,6 +122,7 @@ def salvage(database: Database, target: Target) -> Salvage:
     folders: list[Folder] = []
     proofs: list[FolderProof | None] = []
     unread: list[Path] = []
+    best = _accepted(target, records)
     for path in (target.folder, *target.aside):
         if folders and (grades == Grade.PROVEN).all():
             break
@@ -140,7 +142,7 @@ def salvage(database: Database, target: Target) -> Salvage:
         except (FormatError, OSError) as error:
             raise StoreChanged(f"a file changed while it was read: {error}") from error
         for proof in both:
-            found = judge_folder(proof, records, log)
+            found = np.minimum(judge_folder(proof, records, log), best)
             if again:  # what is of when is not known, then
                 found = np.minimum(found, np.uint8(Grade.UNCONFIRMED))
             better = found > grades
@@ -164,6 +166,17 @@ def salvage(database: Database, target: Target) -> Salvage:
     )
 
 
+def _accepted(target: Target, records: Records) -> Grades:
+    """uint8 (n,): what a folder has is no better than what an earlier repair accepted."""
+    best: Grades = np.full(len(records.ids), Grade.PROVEN, np.uint8)
+    for manifest in manifests_of(target.aside):
+        for name, ids in manifest.accepted.items():
+            grade = Grade.__members__.get(name.upper(), Grade.SUSPECT)
+            at = list(find(map(from_text, ids), records.ids).values())
+            best[at] = np.minimum(best[at], np.uint8(grade))
+    return best
+
+
 def _unfathomable(target: Target, rows: Sequence[WalRow], start: int) -> str:
     """Why nobody can tell what the records and their vectors are; empty if that is not so.
 
@@ -178,12 +191,14 @@ def _unfathomable(target: Target, rows: Sequence[WalRow], start: int) -> str:
         return "the WAL has rows that Chroma cannot read, and METADATA has yet to apply them"
     if ID_FAULT in faults.values():
         return "the WAL has rows of which nobody can tell whose they are"
+    sizes = {fault.split(",")[0] for fault in faults.values() if fault.startswith(vector_of())}
     header = open_segment(target.folder).header if target.folder else None
-    if header is not None and header.dimension != dimension:
-        other = vector_of(4 * header.dimension)
-        if any(fault.startswith(other) for fault in faults.values()):
-            of_index = f"index and WAL have {header.dimension}"
-            return f"sqlite says that its vectors have {dimension} dimensions, {of_index}"
+    if header is None:
+        differs = bool(sizes) and not any(row.vector_bytes for row in rows)
+    else:
+        differs = header.dimension != dimension and vector_of(4 * header.dimension) in sizes
+    if differs:
+        return f"sqlite says that its vectors have {dimension} dimensions, and the WAL has others"
     return ""
 
 

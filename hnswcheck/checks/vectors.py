@@ -74,6 +74,10 @@ def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[by
         if row.seq_id > start:
             expected.pop(row.id, None)
             continue
+        if row.obscure:
+            exists[row.id] = None
+            expected.pop(row.id, None)
+            continue
         there = exists.get(row.id, False if complete else None)
         match row.operation:
             case "delete":
@@ -90,9 +94,6 @@ def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[by
                     expected[row.id] = row.seq_id
             case "update" if there is not False and row.vector_bytes is not None:
                 expected[row.id] = row.seq_id
-            case None:
-                exists[row.id] = None
-                expected.pop(row.id, None)
             case _:
                 pass
     return expected

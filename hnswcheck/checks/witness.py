@@ -199,8 +199,6 @@ class Witness:
             return None
         flushed = mark.value if mark else 0
         rows = target.read_all_wal()
-        if any(row.operation is None and row.seq_id > flushed for row in rows):
-            return None
         vectors = rows_in_index(rows, flushed, target.history().complete)
         touched = {row.id for row in rows if row.seq_id > flushed}
         log = self.log

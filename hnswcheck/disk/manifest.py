@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -46,7 +48,9 @@ class Manifest:
         collection: id, name, tenant and database.
         watermark: the row of the VECTOR watermark that went with it.
         highest_seq_id: the last of the store's WAL at the time.
-        wal_rows: so many rows the store's WAL had; None if unknown.
+        log: how many rows of the collection the WAL had, and the seq_id of the last; None if
+            unknown.
+        accepted: by grade, ids of records whose vectors in what took its place are no better.
         missing: records that the index lacked, after replay; None if unknown.
         strangers: ids of the index that sqlite lacked, after replay; None if unknown.
         searchable: records that stayed searchable, from the WAL.
@@ -68,7 +72,8 @@ class Manifest:
     after_repair: int
     files: tuple[FilePrint, ...]
     report: dict[str, Any] | None
-    wal_rows: int | None = None
+    log: tuple[int, int] | None = None
+    accepted: dict[str, tuple[str, ...]] = field(default_factory=dict)
     tool: Tool = field(default_factory=Tool)
     schema: str = SCHEMA_ID
 
@@ -80,6 +85,19 @@ class Manifest:
 def as_text(id: bytes) -> str:
     """An id as JSON can hold it, whatever its bytes: no two become the same."""
     return id.decode("utf-8", "surrogateescape")
+
+
+def from_text(id: str) -> bytes:
+    """The other way round."""
+    return id.encode("utf-8", "surrogateescape")
+
+
+def manifests_of(folders: Iterable[Path]) -> Iterator[Manifest]:
+    """The manifests of those among them that are ours, as far as they can be read."""
+    for folder in folders:
+        if OURS.fullmatch(folder.name):
+            with suppress(StoreUnreadable):
+                yield read_manifest(folder.with_name(folder.name + MANIFEST))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -140,8 +158,27 @@ def _parsed(path: Path, found: Any) -> Manifest:
         after_repair,
         tuple(map(_file_print, files)),
         None,
-        found.get("wal_rows"),
+        _log(found.get("log")),
+        _accepted(found.get("accepted", {})),
     )
+
+
+def _log(found: Any) -> tuple[int, int] | None:
+    match found:
+        case [int(rows), int(last)]:
+            return rows, last
+        case None:
+            return None
+        case _:
+            raise FormatError("a log that is none")
+
+
+def _accepted(found: Any) -> dict[str, tuple[str, ...]]:
+    match found:
+        case dict() if all(isinstance(ids, list) for ids in found.values()):
+            return {str(grade): tuple(map(str, ids)) for grade, ids in found.items()}
+        case _:
+            raise FormatError("accepted records that are none")
 
 
 def _file_print(found: Any) -> FilePrint:

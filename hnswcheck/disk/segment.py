@@ -25,7 +25,7 @@ ID_MAP = "index_metadata.pickle"
 NORM_BYTES = 4
 
 #: Larger than any id map of so many elements; the size of a sparse file says nothing.
-ID_MAP_BYTES_FIXED, ID_MAP_BYTES_PER_ELEMENT = 64 << 20, 16 << 10
+ID_MAP_BYTES_FIXED, ID_MAP_BYTES_PER_ELEMENT, ID_MAP_COMPRESSED = 64 << 20, 16 << 10, 4
 
 Advance = Callable[[int], None]
 Visit = Callable[[Chunk], None]
@@ -90,7 +90,8 @@ class SegmentFolder:
         if state is None:
             return None
         of_elements = ID_MAP_BYTES_FIXED + ID_MAP_BYTES_PER_ELEMENT * self.count
-        limit = max(of_elements, state.solid_size(ID_MAP_BYTES_FIXED))  # the count may be wrong
+        # The count may be wrong.
+        limit = max(of_elements, state.solid_size(ID_MAP_BYTES_FIXED, ID_MAP_COMPRESSED))
         id_map = decode_id_map(_read(self.path / ID_MAP, min(state.size, limit)))
         advance(state.size)
         if state.size > limit:

@@ -40,10 +40,6 @@ CLOCK_TICK_NS = 50_000_000
 SETTLE_TRIES = 5
 
 
-#: A file that takes so much less space than it is long is a hole.
-MOST_COMPRESSED = 32
-
-
 @dataclass(frozen=True, slots=True)
 class FileState:
     """What shows that a file is still the one that was read."""
@@ -73,9 +69,14 @@ class FileState:
     def changed_ns(self) -> int:
         return max(self.mtime_ns, self.ctime_ns)
 
-    def solid_size(self, at_least: int) -> int:
-        """How long it is, as far as it is no mere hole; so much is believed of any file."""
-        return min(self.size, at_least + MOST_COMPRESSED * self.allocated)
+    def solid_size(self, at_least: int, compressed: int) -> int:
+        """How long it is, as far as it is no mere hole.
+
+        Args:
+            at_least: so much is believed of any file.
+            compressed: how much less space than it is long it may take.
+        """
+        return min(self.size, at_least + compressed * self.allocated)
 
 
 #: Of several files; None for what is not there. Of a database: of it and its :data:`COMPANIONS`.

@@ -33,6 +33,7 @@ class WalRow:
         operation: None for a code that Chroma does not know.
         vector_bytes: length of the vector, None where the row has none.
         fault: why Chroma cannot read the row, if it cannot.
+        obscure: nobody can tell which vector it writes, or whether it writes one.
     """
 
     seq_id: int
@@ -40,6 +41,7 @@ class WalRow:
     id: bytes
     vector_bytes: int | None
     fault: str | None = None
+    obscure: bool = False
 
 
 def read_wal_summary(database: Database) -> dict[str, int]:
@@ -105,16 +107,10 @@ def read_wal(database: Database, starts: Mapping[str, int], rust: bool) -> dict[
     return found
 
 
-def wal_extent(database: Database) -> tuple[object, object]:
-    """How many rows the WAL has, and the seq_id of the last; None if it is empty."""
-    ((rows, highest),) = database.rows("SELECT count(*), max(seq_id) FROM embeddings_queue")
-    return rows, highest
-
-
 def is_complete(database: Database) -> bool:
     """Whether nothing was ever purged: every row is there, from the first to the last."""
-    rows, highest = wal_extent(database)
-    return rows == highest
+    count, last = database.rows("SELECT count(*), max(seq_id) FROM embeddings_queue")[0]
+    return count == last
 
 
 def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[dict[int, bytes]]:
