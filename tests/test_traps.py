@@ -82,6 +82,13 @@ def edit(store: Path, statement: str, *values: object) -> None:
         database.execute(statement, values)
 
 
+def keep_log(store: Path) -> None:
+    """Let nothing be purged from now on."""
+    keeps = '{"automatically_purge": false, "_type": "EmbeddingsQueueConfigurationInternal"}'
+    edit(store, "DELETE FROM embeddings_queue_config")
+    edit(store, "INSERT INTO embeddings_queue_config (id, config_json_str) VALUES (1, ?)", keeps)
+
+
 def wrongly_proven(store: Path, truth: Truth) -> list[str]:
     """Records that were called proven and have another vector once all was repaired."""
     rest(store)
@@ -143,9 +150,7 @@ def test_an_update_before_the_add_is_not_replayed_into_the_record(tmp_path: Path
     """In a store that keeps its log, whose watermark is ahead."""
     store = tmp_path / "store"
     play(store, ("add", ["zero"], ["zero-0"]))
-    keeps = '{"automatically_purge": false, "_type": "EmbeddingsQueueConfigurationInternal"}'
-    edit(store, "DELETE FROM embeddings_queue_config")
-    edit(store, "INSERT INTO embeddings_queue_config (id, config_json_str) VALUES (1, ?)", keeps)
+    keep_log(store)
     early: list[Step] = [("update", ["x"], ["x-early"]), ("add", ["x"], ["x-0"])]
     play(store, *early, *adds(100))
     (folder,) = segment_folders(store)
@@ -192,3 +197,24 @@ def test_a_row_that_cannot_be_read_is_in_the_way_of_no_order(change: str, tmp_pa
     (segment,) = hnswcheck.repair(rest(store), dry_run=True).segments
     assert segment.grades == {"proven": 26, "lost": 1}
     assert wrongly_proven(store, truth_of(20, **{f"n{n}": f"n{n}-0" for n in range(7)})) == []
+
+
+def test_the_last_record_of_a_flush_may_be_written_again_before_the_next(tmp_path: Path) -> None:
+    """That was stopped when the id map was empty; sqlite knows of the flush before alone."""
+    store = tmp_path / "store"
+    play(store, ("add", ["r0"], ["r0-0"]))
+    keep_log(store)
+    names = [f"r{n}" for n in range(1, 20)]
+    play(store, ("add", names, [f"{name}-0" for name in names]))
+    (folder,) = segment_folders(store)
+    new = [f"n{n}" for n in range(8)]
+    steps: list[Step] = [("add", [name], [f"{name}-0"]) for name in new]
+    steps[5:5] = [("upsert", [f"r{n}"], [f"r{n}-1"]) for n in (19, 18)]
+    play(store, *steps)
+    edit(store, "UPDATE max_seq_id SET seq_id = 20 WHERE segment_id = ?", folder.name)
+    edit(store, "DELETE FROM embeddings_queue WHERE seq_id < 20")
+    (folder / "index_metadata.pickle").write_bytes(b"")
+    (segment,) = hnswcheck.repair(rest(store), dry_run=True).segments
+    assert segment.grades == {"proven": 28}
+    changes = {f"n{n}": f"n{n}-0" for n in range(8)} | {f"r{n}": f"r{n}-1" for n in (18, 19)}
+    assert wrongly_proven(store, truth_of(20, **changes)) == []

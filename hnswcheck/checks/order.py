@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hnswcheck.checks.between import lay_out
+from hnswcheck.checks.proof import NEVER
 from hnswcheck.disk.labels import Labels
 from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import Ints, find
@@ -297,7 +298,7 @@ def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> 
     for row in pending:
         first.setdefault(row.id, row)
     place = find(first, records.ids)
-    known = int(records.rowids[records.seq_ids <= flushed].max(initial=-1 << 62))
+    known = _made_before(records, pending, place, flushed)
     old: dict[bytes, None] = {}
     unplaced: set[bytes] = set()
     deleted = {row.id for row in pending if row.operation == "delete"}
@@ -311,3 +312,27 @@ def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> 
             else:
                 old[id] = None
     return _Ids(unplaced, old, {}, {})
+
+
+def _made_before(
+    records: Records, pending: Sequence[WalRow], place: Mapping[bytes, int], flushed: int
+) -> int:
+    """The rowid of the last record that was certainly made before the flush.
+
+    Rows are made in the order of the log: a record that is written later than one with a larger
+    rowid is made was there before.
+    """
+    known = int(records.rowids[records.seq_ids <= flushed].max(initial=-1 << 62))
+    written: dict[bytes, int] = {}  # the first row that can have made it
+    for row in pending:
+        if row.operation == "delete":
+            written.pop(row.id, None)
+        elif row.operation != "update":
+            written.setdefault(row.id, row.seq_id)
+    made = {int(records.rowids[place[id]]): seq for id, seq in written.items() if id in place}
+    least = NEVER
+    for rowid in sorted(made, reverse=True):
+        if made[rowid] > least:
+            return max(known, rowid)
+        least = made[rowid]
+    return known
