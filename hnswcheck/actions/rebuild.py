@@ -49,15 +49,6 @@ NORMALISED_ROWS = 1024
 ADDED_TO_NORM = 1e-30
 
 
-def find_not_finite(vectors: Iterable[Floats]) -> Ints:
-    """int64 (k,): the positions of vectors that hold inf or nan."""
-    found, first = [np.empty(0, np.int64)], 0
-    for chunk in vectors:
-        found.append(first + _not_finite(chunk))
-        first += len(chunk)
-    return np.concatenate(found)
-
-
 def build_segment(
     folder: Path,
     vectors: Iterable[Floats],
