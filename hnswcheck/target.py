@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from hnswcheck.checks.ledger import check_watermark, count_pending, legible
+from hnswcheck.checks.ledger import check_watermark, count_pending
+from hnswcheck.checks.legible import legible
 from hnswcheck.checks.store import check_segment_path, quarantined_folders
 from hnswcheck.disk.catalog import (
     Collection,

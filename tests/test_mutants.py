@@ -135,7 +135,7 @@ NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
         "checks.ledger.replay_records: row.seq_id > watermark -> row.seq_id >= watermark",
     ),
     "a collection without dimension, and in its log a vector of 5 bytes: wal-unreadable": (
-        "checks.ledger.check_rows.fault: never size % 4",
+        "checks.ledger.row_fault: never size % 4",
     ),
     "a watermark of 0: nothing": (
         "checks.ledger.check_watermark: 0 <= value <= min(highest, LARGEST_SEQ_ID)"

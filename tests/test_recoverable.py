@@ -30,9 +30,11 @@ KNOWN = {
     "0.6.3-damaged-id-map-halved": (53, 28, 0, 0, 7),  # 0.x has no such order
     "1.5.9-damaged-header-deleted": (80, 8, 0, 0, 0),
     "0.6.3-damaged-header-deleted": (60, 28, 0, 0, 0),
-    # Nobody can tell what the records are.
-    "1.5.9-damaged-log-vector-odd": (None, None, None, None, None),
-    "1.5.9-damaged-log-encoding-unknown": (None, None, None, None, None),
+    # What a row wrote that cannot be read is nowhere.
+    "1.5.9-damaged-log-vector-odd": (80, 7, 0, 0, 1),
+    "1.5.9-damaged-log-encoding-unknown": (80, 7, 0, 0, 1),
+    # Nobody can tell what the vectors are.
+    "1.5.9-damaged-dimension-changed": (None, None, None, None, None),
 }
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.disk.catalog import LARGEST_SEQ_ID, Watermark
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.strings import Flags, Strings, differences, find
-from hnswcheck.disk.wal import METADATA_FAULT, WalRow
+from hnswcheck.disk.wal import WalRow
 from hnswcheck.report import Finding, Pending, finding
+
+#: What a row is said to have whose vector is of another dimension.
+VECTOR_OF = "vector of {} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,25 +199,8 @@ def row_fault(row: WalRow, dimension: int | None) -> str | None:
     if size is None:
         return "no vector" if row.operation in ("add", "upsert") else None
     if dimension is not None and size != 4 * dimension:
-        return f"{vector_of(size)}, expected {4 * dimension}"
+        return f"{VECTOR_OF.format(size)}, expected {4 * dimension}"
     return "vector is no whole number of float32" if size % 4 else None
-
-
-def vector_of(size: int | None = None) -> str:
-    """What a row is said to have whose vector is of another dimension, or how that begins."""
-    return "vector of " + ("" if size is None else f"{size} bytes")
-
-
-def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:
-    """The same rows with all their faults, and without vectors that cannot be read."""
-    return [_legible(row, row_fault(row, dimension)) for row in rows]
-
-
-def _legible(row: WalRow, fault: str | None) -> WalRow:
-    if fault is None or fault == METADATA_FAULT:
-        return row
-    obscure = row.operation != "delete"
-    return replace(row, vector_bytes=None, fault=fault, obscure=obscure)
 
 
 def check_rows(

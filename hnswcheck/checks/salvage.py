@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.ledger import check_watermark, vector_of
+from hnswcheck.checks.ledger import VECTOR_OF, check_watermark
 from hnswcheck.checks.proof import FolderProof, Grade, Grades, judge_folder, read_log
 from hnswcheck.checks.remains import Folder, faulty_vectors, open_remains
 from hnswcheck.checks.vectors import Floats
@@ -191,12 +191,13 @@ def _unfathomable(target: Target, rows: Sequence[WalRow], start: int) -> str:
         return "the WAL has rows that Chroma cannot read, and METADATA has yet to apply them"
     if ID_FAULT in faults.values():
         return "the WAL has rows of which nobody can tell whose they are"
-    sizes = {fault.split(",")[0] for fault in faults.values() if fault.startswith(vector_of())}
+    of_other_size = VECTOR_OF.partition("{")[0]
+    sizes = {fault.split(",")[0] for fault in faults.values() if fault.startswith(of_other_size)}
     header = open_segment(target.folder).header if target.folder else None
     if header is None:
         differs = bool(sizes) and not any(row.vector_bytes for row in rows)
     else:
-        differs = header.dimension != dimension and vector_of(4 * header.dimension) in sizes
+        differs = header.dimension != dimension and VECTOR_OF.format(4 * header.dimension) in sizes
     if differs:
         return f"sqlite says that its vectors have {dimension} dimensions, and the WAL has others"
     return ""
