@@ -74,9 +74,7 @@ def _wrong_hits(
         pairs = [(id, told) for id, told in zip(own, distances, strict=True) if id in place]
         near = _unpacked([found["vectors"][place[id]] for id, _ in pairs])
         told = np.array([distance for _, distance in pairs])
-        for (id, _), fits in zip(pairs, _at(vector, near, told, space).tolist(), strict=True):
-            if not fits:
-                wrong.append(id)
+        wrong += [pairs[i][0] for i in np.flatnonzero(~_at(vector, near, told, space)).tolist()]
     if wrong:
         yield f"Chroma finds at another distance than it is {_some(wrong, hits)}"
 
@@ -93,18 +91,19 @@ def _at(vector: Floats, near: Floats, told: Norms, space: str) -> Flags:
     if not len(near):
         return np.zeros(0, bool)
     one, others = vector.astype(np.float64), near.astype(np.float64)
-    norm, norms = float(np.linalg.norm(one)), np.linalg.norm(others, axis=1)
-    if space == "l2":
-        distance, scale = ((others - one) ** 2).sum(axis=1), norm**2 + norms**2
-    else:
-        distance, scale = 1 - others @ one, np.maximum(1.0, norm * norms)
-    may = np.ones(len(near), bool)
-    if space == "cosine":
-        may = _is_normal(norms) & _is_normal(np.array([norm]))
-        with np.errstate(all="ignore"):
-            distance, scale = 1 - others @ one / (norm * norms), np.ones(len(near))
+    (norm,), norms = _norms(vector[None]), _norms(near)
+    lost = np.zeros(len(near), bool)
+    match space:
+        case "l2":
+            distance, scale = ((others - one) ** 2).sum(axis=1), norm**2 + norms**2
+        case "cosine":
+            with np.errstate(all="ignore"):
+                distance, scale = 1 - others @ one / (norm * norms), np.ones(len(near))
+            lost = ~(_is_normal(norms) & _is_normal(norm))
+        case _:
+            distance, scale = 1 - others @ one, np.maximum(1.0, norm * norms)
     fits: Flags = np.abs(distance - told) <= FAR * np.maximum(scale, np.finfo(np.float32).tiny)
-    return fits | ~may
+    return fits | lost
 
 
 def _unpacked(texts: Sequence[str]) -> Floats:
