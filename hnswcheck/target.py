@@ -14,11 +14,10 @@ from hnswcheck.disk.catalog import (
     Collection,
     Schema,
     Watermark,
-    count_records,
-    read_record_ids,
     read_watermarks,
 )
 from hnswcheck.disk.database import Database
+from hnswcheck.disk.record_ids import count_records, read_record_ids
 from hnswcheck.disk.records import History, read_history
 from hnswcheck.disk.segment import Peek, SegmentFolder, peek_id_map
 from hnswcheck.disk.settings import DeclaredSettings, read_declared_settings

@@ -13,9 +13,10 @@ from hnswcheck.checks.ledger import Balance, replay_records
 from hnswcheck.checks.recoverable import vectors_in
 from hnswcheck.checks.remains import Folder, open_remains
 from hnswcheck.checks.vectors import WAL_TOLERANCE
-from hnswcheck.disk.catalog import read_written_since, watermark
+from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.manifest import Manifest, as_text
+from hnswcheck.disk.record_ids import read_written_since
 from hnswcheck.disk.segment import peek_id_map
 from hnswcheck.disk.strings import Ints, Strings, find, positions
 from hnswcheck.target import Target, replay_start

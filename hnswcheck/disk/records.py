@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.disk.catalog import PAGE_RECORDS, integer, read_id_pages
+from hnswcheck.disk.catalog import PAGE_RECORDS, integer
 from hnswcheck.disk.database import Database
+from hnswcheck.disk.record_ids import read_id_pages
 from hnswcheck.disk.strings import Flags, Ints, Strings
 from hnswcheck.disk.text import text
 from hnswcheck.disk.wal import is_complete
