@@ -86,4 +86,5 @@ def _elements(path: Path, ids: Sequence[bytes], target: Target) -> tuple[Folder,
     placement = place(folder.elements, id_map)
     at = positions(Strings.of(ids), id_map.id_to_label.ids)
     element = np.where(at >= 0, placement.element[at], -1)
-    return folder, np.where((at >= 0) & ~placement.tombstoned[at], element, -1)
+    hidden = placement.tombstoned[at] | np.isin(element, np.flatnonzero(folder.relabelled))
+    return folder, np.where((at >= 0) & ~hidden, element, -1)

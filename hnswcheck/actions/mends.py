@@ -122,6 +122,8 @@ def choose_mend(
         segment = open_segment(folder.path)
         if segment.header is None or segment.header.count != len(folder.elements.labels):
             continue
+        if folder.relabelled.any():  # Chroma reads what is there
+            continue
         mend = _mend(target, segment, found, proof, number, adopted, database)
         if mend is not None:
             return mend

@@ -29,7 +29,7 @@ class Grade(IntEnum):
     """How good the best vector of a record is; of two, the larger is the better one."""
 
     LOST = 0  # it is nowhere
-    SUSPECT = 1  # an element of several histories, or with a delete mark
+    SUSPECT = 1  # an element of several histories, with a delete mark, or with a changed label
     OUTDATED = 2  # from before the last operation on the record
     UNCONFIRMED = 3  # nothing speaks for it or against it
     INFERRED = 4  # by an id map that was put together from the order of the records
@@ -146,6 +146,7 @@ class FolderProof:
     Attributes:
         element: int64 (n,): each record's element, -1 where it has none.
         tombstoned: bool (n,): that element is marked deleted.
+        relabelled: bool (n,): that element, or another one, has its label by guess only.
         damaged: bool (n,): its vector cannot be what Chroma stored.
         scaleless: bool (n,): only the direction of its vector is known, under cosine.
         mapped: bool (n,): the folder's id map names the record.
@@ -155,14 +156,16 @@ class FolderProof:
         mixed: elements or labels of several histories.
         whole_account: id map, header and elements count the same labels, so that they are of one
             moment; or, where the elements are fewer, of one history.
+        belongs: the log has the vector of one of its elements, or all counts agree.
         moment: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
         after: an operation that it certainly reflects; 0 if none is known.
-        inferred: whose element is whose was only inferred.
+        inferred: bool (n,): that this element is the record's was only inferred.
     """
 
     element: Ints
     tombstoned: Flags
+    relabelled: Flags
     damaged: Flags
     scaleless: Flags
     mapped: Flags
@@ -170,10 +173,11 @@ class FolderProof:
     strangers: bool
     mixed: bool
     whole_account: bool
+    belongs: bool
     moment: int | None
     covered: bool
     after: int
-    inferred: bool = False
+    inferred: Flags
 
 
 def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades:
@@ -201,12 +205,12 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
             grades[there] = Grade.SUSPECT
             return grades
         grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
-        made_only = (log.made > 0) & (log.made == records.seq_ids)
-        grades[there & ((records.seq_ids <= folder.after) | made_only)] = Grade.PROVEN
+        if folder.belongs:
+            made_only = (log.made > 0) & (log.made == records.seq_ids)
+            grades[there & ((records.seq_ids <= folder.after) | made_only)] = Grade.PROVEN
     grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
-    if folder.inferred:
-        grades[grades == Grade.PROVEN] = Grade.INFERRED
-    grades[there & folder.tombstoned] = Grade.SUSPECT
+    grades[folder.inferred & (grades == Grade.PROVEN)] = Grade.INFERRED
+    grades[there & (folder.tombstoned | folder.relabelled)] = Grade.SUSPECT
     return grades
 
 

@@ -13,7 +13,7 @@ from hnswcheck.disk.catalog import Collection
 from hnswcheck.disk.header import Header, shaped
 from hnswcheck.disk.idmap import IdMap, Pairs
 from hnswcheck.disk.labels import Labels, find_labels
-from hnswcheck.disk.level0 import Elements, read_vectors
+from hnswcheck.disk.level0 import Chunk, Elements, read_vectors
 from hnswcheck.disk.segment import LENGTH, LEVEL0, SegmentFolder, open_segment
 from hnswcheck.disk.settings import DEFAULT_M, DeclaredSettings
 from hnswcheck.disk.strings import Flags, Ints
@@ -40,6 +40,7 @@ class Folder:
         lacking: so many elements more are in the header's count.
         beyond: it has more elements than its header counts, so that that is older.
         torn: data_level0.bin ends where neither an older one would, nor what a loss of power left.
+        relabelled: bool (held,): damage changed the label of this element, or of one of these.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Folder:
     lacking: int
     beyond: bool
     torn: bool
+    relabelled: Flags
 
     def vectors(self, elements: Ints) -> Floats:
         """float32 (k, dimension): vectors of some elements, as they were added."""
@@ -81,7 +83,7 @@ def open_remains(
     if header is None or header.dimension != dimension:
         return None
     counted, size = header.count, segment.states[LEVEL0].size
-    segment, elements, beyond = _used(segment, header, id_map)
+    segment, elements, relabelled, beyond = _used(segment, header, id_map)
     try:
         norms, known = segment.read_norms() if space == "cosine" else (None, 0)
     except OSError as error:
@@ -89,14 +91,15 @@ def open_remains(
     lacking = max(0, counted - len(elements.labels))
     torn = counted * header.stride > size and bool(size % header.stride and size % SECTOR)
     assert segment.header
-    return Folder(path, segment.header, elements, norms, known, lacking, beyond, torn), id_map
+    folder = Folder(path, segment.header, elements, norms, known, lacking, beyond, torn, relabelled)
+    return folder, id_map
 
 
 def _used(
     segment: SegmentFolder, header: Header, id_map: IdMap | None
-) -> tuple[SegmentFolder, Elements, bool]:
-    """The elements that were ever used, the segment with a header that counts these, and whether
-    they are more than its own counts.
+) -> tuple[SegmentFolder, Elements, Flags, bool]:
+    """The elements that were ever used, the segment with a header that counts these, which of them
+    have another label than they had, and whether they are more than its own counts.
 
     Labels begin at 1: without one, it is room for an element. If the id map counts more than the
     header, and all their labels are there, the header is wrong.
@@ -108,13 +111,39 @@ def _used(
     assert elements is not None
     labels = elements.labels
     held = min(header.count, len(labels))
+    relabelled = np.zeros(len(labels), bool)
+    if held == header.count == total:  # else an older header, or fewer elements, explain them
+        labels[:held], relabelled[:held] = _relabelled(labels[:held])
     used = int(np.flatnonzero(labels[:held])[-1]) + 1 if labels[:held].any() else 0
     if held < total <= len(labels):
         every = np.arange(1, total + 1, dtype=np.uint64)
         used = total if np.array_equal(np.sort(labels[:total]), every) else used
     segment = replace(segment, header=replace(header, cur_element_count=used))
-    more = used > header.count or (len(labels) > used and 0 < int(labels[used]) <= LIKELY * used)
-    return segment, Elements(labels[:used], elements.tombstoned[:used]), bool(more)
+    more = used > header.count or bool(
+        len(labels) > used and 0 < int(labels[used]) <= LIKELY * used
+    )
+    kept = Elements(labels[:used], elements.tombstoned[:used])
+    return segment, kept, relabelled[:used], more
+
+
+def _relabelled(labels: Labels) -> tuple[Labels, Flags]:
+    """The labels as they were before damage changed one of them; which elements may have that one.
+
+    An index hands them out from 1, each once. So the one that none has is that of the element with
+    an impossible label, or else of one of the two with the same: most likely of that nearer to
+    where it was handed out, as elements are added in about the order of their labels.
+    """
+    possible = (labels > 0) & (labels <= len(labels))
+    times = np.bincount(labels[possible].astype(np.int64), minlength=len(labels) + 1)
+    absent = np.flatnonzero(times[1:] == 0) + 1
+    if len(absent) != 1:
+        return labels, np.zeros(len(labels), bool)
+    changed = ~possible
+    changed[possible] = times[labels[possible].astype(np.int64)] > 1
+    places = np.flatnonzero(changed)
+    righted = labels.copy()
+    righted[places[np.argmin(np.abs(places + 1 - absent))]] = absent[0]
+    return righted, changed
 
 
 def _with_guessed_header(
@@ -175,3 +204,18 @@ def faulty_vectors(folder: Folder) -> Flags:
     for places in faults.elements.values():
         faulty[places] = True
     return faulty
+
+
+def was_cut(folder: Folder) -> bool:
+    """Whether its elements have links to those that are lacking, as they were once in the file."""
+    held = len(folder.elements.labels)
+    found: list[bool] = []
+
+    def visit(chunk: Chunk) -> None:
+        links = chunk.elements["neighbours"]
+        used = np.arange(links.shape[1]) < chunk.elements["degree"][:, None]
+        found.append(bool((used & (links >= held) & (links < held + folder.lacking)).any()))
+
+    if folder.lacking:
+        replace(open_segment(folder.path), header=folder.header).read_elements(visit)
+    return any(found)

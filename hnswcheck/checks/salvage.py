@@ -223,6 +223,7 @@ def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
             first,
             element=np.where(new, other.element, first.element),
             tombstoned=np.where(new, other.tombstoned, first.tombstoned),
+            relabelled=np.where(new, other.relabelled, first.relabelled),
             damaged=np.where(new, other.damaged, first.damaged),
             mixed=first.mixed or other.mixed,
             moment=first.moment if first.moment == other.moment else None,

@@ -12,7 +12,7 @@ from hnswcheck.checks.elements import place
 from hnswcheck.checks.moment import moment_of
 from hnswcheck.checks.order import Hints, Order, find_order
 from hnswcheck.checks.proof import FolderProof, Grade, LogProof, begun_anew, made_from
-from hnswcheck.checks.remains import Folder, better_half
+from hnswcheck.checks.remains import Folder, better_half, was_cut
 from hnswcheck.checks.vectors import differs, rows_in_index
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap, Pairs
@@ -25,6 +25,8 @@ from hnswcheck.target import Target
 
 #: Records that are asked of when a folder is, the latest first.
 WITNESSES = 1000
+#: So many pairs of an id map damage may have changed, where all others are as they must be.
+EXCEPTIONS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,10 @@ class Witness:
         if order is not None and (order.sure or cut or not named):
             yield self._by_order(order)
         if id_map is not None and named and (cut or order is None or not order.sure):
-            yield self._by_id_map(id_map)
+            proof = self._by_id_map(id_map)
+            if self.is_own and proof.moment is None and id_map.problem is None:
+                proof = self._despite(id_map) or proof
+            yield proof
 
     # -- by the id map
 
@@ -175,13 +180,32 @@ class Witness:
         rows = rows_in_index(self.target.read_all_wal(), moment, self.target.history().complete)
         at = find(rows, self.records.ids)
         places = {rows[record]: int(element[i]) for record, i in at.items() if element[i] >= 0}
+        return all(self._compared(places))
+
+    def _belongs(self, element: Ints, whole_account: bool) -> bool:
+        """Whether the elements are those that the id map is about, and no other collection's.
+
+        The log tells, by a vector that only the add of its record wrote; where it has none of
+        these, that as many elements are there as labels, or were before the file was cut.
+        """
+        log = self.log
+        only = np.flatnonzero((element >= 0) & (log.seq_ids > 0) & (log.made == log.seq_ids))
+        same = set(self._compared({int(log.seq_ids[i]): int(element[i]) for i in only.tolist()}))
+        if same or not whole_account:
+            return True in same
+        return not self.folder.lacking or was_cut(self.folder)
+
+    def _compared(self, places: Mapping[int, int]) -> Iterator[bool]:
+        """Whether elements hold the vectors of rows of the log.
+
+        Args:
+            places: elements by seq_id.
+        """
         norm = None if self.folder.norms is None else 1.0
         for page in read_wal_vectors(self.database, places.keys()):
             stored = self.folder.vectors(np.array([places[seq_id] for seq_id in page], np.int64))
             for vector, logged in zip(stored, page.values(), strict=True):
-                if differs(vector, norm, np.frombuffer(logged, "<f4")):
-                    return False
-        return True
+                yield not differs(vector, norm, np.frombuffer(logged, "<f4"))
 
     def _has_strangers(self, ids: Strings) -> bool:
         rows = self.target.read_all_wal()
@@ -189,6 +213,34 @@ class Witness:
         return bool((positions(ids, known) < 0).any())
 
     # -- by the order of the records
+
+    def _despite(self, id_map: IdMap) -> FolderProof | None:
+        """By the order, if the id map says the same but for a few pairs; None if it does not.
+
+        Damage may have changed these, or their records in sqlite. Any other history would show
+        in more of them, as each label that it hands out moves all that follow.
+        """
+        folder, log = self.folder, self.log
+        order = self._order(np.zeros(len(self.records.ids), np.uint64), {})
+        if order is None or not order.sure:
+            return None
+        pairs, elements = id_map.id_to_label, folder.elements
+        labels = pairs.labels.astype(np.uint64)
+        at = positions(pairs.ids, self.records.ids)
+        live = np.isin(labels, elements.labels[~elements.tombstoned])
+        same = (at >= 0) & (order.labels[at] == labels)
+        wrong = live & ~same
+        if np.count_nonzero(wrong) > EXCEPTIONS or np.count_nonzero(same) <= EXCEPTIONS:
+            return None
+        if self._has_strangers(pairs.ids.take(np.flatnonzero((at < 0) & ~live))):
+            return None  # newer than sqlite
+        counts = {id_map.total_elements_added, len(elements.labels), folder.header.count}
+        changed = (log.made == 0) | (log.made != self.records.seq_ids)
+        if (len(counts) > 1 or folder.lacking or folder.beyond) and changed[order.labels > 0].any():
+            return None  # elements may be of several moments
+        disputed = np.isin(order.labels, labels[wrong])
+        disputed[at[wrong & (at >= 0)]] = True
+        return self._by_order(order, disputed)
 
     def _order(self, known: Labels, strangers: Mapping[bytes, int]) -> Order | None:
         """The labels of the records by their order, if 1.x wrote them."""
@@ -214,15 +266,9 @@ class Witness:
 
     def _holds(self, label: int, seq_id: int) -> bool:
         at = find_labels(self.folder.elements.labels, np.array([label], np.uint64))
-        (stored,) = self.folder.vectors(at)
-        norm = None if self.folder.norms is None else 1.0
-        return not any(
-            differs(stored, norm, np.frombuffer(logged, "<f4"))
-            for page in read_wal_vectors(self.database, {seq_id})
-            for logged in page.values()
-        )
+        return all(self._compared({seq_id: int(at[0])}))
 
-    def _by_order(self, order: Order) -> FolderProof:
+    def _by_order(self, order: Order, disputed: Flags | None = None) -> FolderProof:
         element = np.full(len(order.labels), -1, np.int64)
         named = order.labels > 0
         element[named] = find_labels(self.folder.elements.labels, order.labels[named])
@@ -235,7 +281,7 @@ class Witness:
             whole_account=not self.folder.beyond,
             moment=order.moment,
             covered=True,
-            inferred=not order.sure,
+            inferred=np.full(len(element), not order.sure) if disputed is None else disputed,
         )
 
     # -- both
@@ -251,7 +297,7 @@ class Witness:
         whole_account: bool,
         moment: int | None,
         covered: bool,
-        inferred: bool = False,
+        inferred: Flags | None = None,
     ) -> FolderProof:
         folder = self.folder
         damaged = _flagged(self.faulty, element)
@@ -259,6 +305,7 @@ class Witness:
         return FolderProof(
             element,
             _flagged(folder.elements.tombstoned, element),
+            _flagged(folder.relabelled, element),
             damaged,
             element >= known,
             mapped,
@@ -266,10 +313,11 @@ class Witness:
             strangers,
             mixed,
             whole_account,
+            self._belongs(np.where(damaged, -1, element), whole_account),
             moment,
             covered,
             self._after(np.where(damaged, -1, element)),
-            inferred,
+            np.zeros(len(element), bool) if inferred is None else inferred,
         )
 
     def _after(self, element: Ints) -> int:
