@@ -29,7 +29,7 @@ class Grade(IntEnum):
     """How good the best vector of a record is; of two, the larger is the better one."""
 
     LOST = 0  # it is nowhere
-    SUSPECT = 1  # an element of several histories, with a delete mark, or with a changed label
+    SUSPECT = 1  # an element of several histories, with a delete mark, or beside damage
     OUTDATED = 2  # from before the last operation on the record
     UNCONFIRMED = 3  # nothing speaks for it or against it
     INFERRED = 4  # by an id map that was put together from the order of the records
@@ -146,7 +146,7 @@ class FolderProof:
     Attributes:
         element: int64 (n,): each record's element, -1 where it has none.
         tombstoned: bool (n,): that element is marked deleted.
-        relabelled: bool (n,): that element, or another one, has its label by guess only.
+        doubtful: bool (n,): damage that changed labels may have reached it.
         damaged: bool (n,): its vector cannot be what Chroma stored.
         scaleless: bool (n,): only the direction of its vector is known, under cosine.
         mapped: bool (n,): the folder's id map names the record.
@@ -165,7 +165,7 @@ class FolderProof:
 
     element: Ints
     tombstoned: Flags
-    relabelled: Flags
+    doubtful: Flags
     damaged: Flags
     scaleless: Flags
     mapped: Flags
@@ -210,7 +210,7 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
             grades[there & ((records.seq_ids <= folder.after) | made_only)] = Grade.PROVEN
     grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
     grades[folder.inferred & (grades == Grade.PROVEN)] = Grade.INFERRED
-    grades[there & (folder.tombstoned | folder.relabelled)] = Grade.SUSPECT
+    grades[there & (folder.tombstoned | folder.doubtful)] = Grade.SUSPECT
     return grades
 
 

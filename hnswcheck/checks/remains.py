@@ -198,12 +198,44 @@ def faulty_vectors(folder: Folder) -> Flags:
     """bool (held,): vectors that cannot be what Chroma stored."""
     faults = VectorFaults(folder.norms)
     held = len(folder.elements.labels)
-    segment = replace(open_segment(folder.path), header=folder.header)
-    segment.read_elements(faults.visit)
+    _visit(folder, faults.visit)
     faulty = np.zeros(held, bool)
     for places in faults.elements.values():
         faulty[places] = True
     return faulty
+
+
+def doubtful_vectors(folder: Folder) -> Flags:
+    """bool (held,): vectors that the damage may have reached which changed a label.
+
+    Between a label and the next vector lie the links of that one: what reached the vector changed
+    them. Of pages that a loss of power took, zeros are left in the middle of large vectors too.
+    """
+    labels, count = folder.elements.labels, len(folder.elements.labels) + folder.lacking
+    doubtful = folder.relabelled.copy()
+    changed = folder.relabelled | (labels == 0) | (labels > count)
+    behind = np.append(False, changed)[:-1]
+
+    def visit(chunk: Chunk) -> None:
+        part = slice(chunk.first, chunk.first + len(chunk.elements))
+        links, degrees = chunk.elements["neighbours"], chunk.elements["degree"]
+        used = np.arange(links.shape[1]) < degrees[:, None]
+        sound = (degrees > 0) & (degrees <= links.shape[1]) & ~(used & (links >= count)).any(axis=1)
+        doubtful[part] |= (behind[part] & ~sound) | _with_empty_sectors(chunk, folder.header)
+
+    if changed.any():
+        _visit(folder, visit)
+    return doubtful
+
+
+def _with_empty_sectors(chunk: Chunk, header: Header) -> Flags:
+    """bool (elements,): those of whose vector all is zero that lies in some sector of the file."""
+    vectors = chunk.elements["vector"]
+    begin = (chunk.first + np.arange(len(vectors))) * header.stride + header.offset_data
+    sector = (begin[:, None] + 4 * np.arange(vectors.shape[1])) // SECTOR
+    sector -= sector[0, 0]
+    filled = np.bincount(sector.ravel(), weights=(vectors != 0).ravel())
+    return np.asarray((filled[sector] == 0).any(axis=1))
 
 
 def was_cut(folder: Folder) -> bool:
@@ -217,5 +249,9 @@ def was_cut(folder: Folder) -> bool:
         found.append(bool((used & (links >= held) & (links < held + folder.lacking)).any()))
 
     if folder.lacking:
-        replace(open_segment(folder.path), header=folder.header).read_elements(visit)
+        _visit(folder, visit)
     return any(found)
+
+
+def _visit(folder: Folder, visit: Callable[[Chunk], None]) -> None:
+    replace(open_segment(folder.path), header=folder.header).read_elements(visit)

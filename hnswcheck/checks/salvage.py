@@ -14,7 +14,8 @@ import numpy as np
 
 from hnswcheck.checks.ledger import VECTOR_OF, check_watermark
 from hnswcheck.checks.proof import FolderProof, Grade, Grades, judge_folder, read_log
-from hnswcheck.checks.remains import Folder, faulty_vectors, open_remains
+from hnswcheck.checks.proofs import proofs_of
+from hnswcheck.checks.remains import Folder, doubtful_vectors, faulty_vectors, open_remains
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.database import Database
@@ -131,17 +132,16 @@ def salvage(database: Database, target: Target) -> Salvage:
             if opened is None:
                 continue
             folder, id_map = opened
-            witness = Witness(
-                folder, faulty_vectors(folder), id_map, records, log, target, database
-            )
-            both = list(witness.proofs())
+            faulty, doubtful = faulty_vectors(folder), doubtful_vectors(folder)
+            witness = Witness(folder, faulty, doubtful, id_map, records, log, target, database)
+            found_by = list(proofs_of(witness))
         except StoreUnreadable:
             assert path
             unread.append(path)
             continue
         except (FormatError, OSError) as error:
             raise StoreChanged(f"a file changed while it was read: {error}") from error
-        for proof in both:
+        for proof in found_by:
             found = np.minimum(judge_folder(proof, records, log), best)
             if again:  # what is of when is not known, then
                 found = np.minimum(found, np.uint8(Grade.UNCONFIRMED))
@@ -149,7 +149,7 @@ def salvage(database: Database, target: Target) -> Salvage:
             grades[better], sources[better] = found[better], len(folders) + FIRST_FOLDER
             at[better] = proof.element[better]
         folders.append(folder)
-        proofs.append(_together(both))
+        proofs.append(_together(found_by))
     return Salvage(
         records,
         grades,
@@ -223,7 +223,7 @@ def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
             first,
             element=np.where(new, other.element, first.element),
             tombstoned=np.where(new, other.tombstoned, first.tombstoned),
-            relabelled=np.where(new, other.relabelled, first.relabelled),
+            doubtful=np.where(new, other.doubtful, first.doubtful),
             damaged=np.where(new, other.damaged, first.damaged),
             mixed=first.mixed or other.mixed,
             moment=first.moment if first.moment == other.moment else None,
