@@ -70,7 +70,7 @@ def by_id_map(w: Witness, id_map: IdMap) -> FolderProof:
         whole_map=whole_map,
         strangers=w.has_strangers(pairs.ids.take(np.flatnonzero(unnamed))),
         mixed=mixed,
-        whole_account=whole_account,
+        belongs=w.belongs(element, whole_account),
         moment=moment,
         covered=covered,
     )

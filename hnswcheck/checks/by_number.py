@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hnswcheck.checks.proof import FolderProof
-from hnswcheck.checks.witness import EXCEPTIONS, Witness
+from hnswcheck.checks.witness import EXCEPTIONS, Witness, flagged
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels, repeated_labels
 from hnswcheck.disk.strings import positions
@@ -46,9 +46,10 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         inferred[np.isin(numbers, named[wrong])] = True
         inferred[at[wrong & (at >= 0)]] = True
         whole = id_map.problem is None and not folder.beyond
-        if whole and id_map.total_elements_added == len(labels) == folder.header.count:
+        if whole and id_map.total_elements_added == len(labels):
             agreed = int(np.count_nonzero(same))
-    logged = np.flatnonzero((element >= 0) & (log.seq_ids > 0))
+    there = (element >= 0) & ~flagged(w.faulty, element)
+    logged = np.flatnonzero(there & (log.seq_ids > 0))
     confirmed = set(w.compared({int(log.seq_ids[i]): int(element[i]) for i in logged.tolist()}))
     if False in confirmed or not (confirmed or agreed > EXCEPTIONS):
         return None
@@ -58,7 +59,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         whole_map=False,
         strangers=False,
         mixed=False,
-        whole_account=True,
+        belongs=True,
         moment=None,
         covered=False,
         inferred=inferred,

@@ -154,8 +154,6 @@ class FolderProof:
         strangers: it names ids that neither sqlite nor the log knows: deleted since, or, where the
             folder is newer than sqlite, not made yet.
         mixed: elements or labels of several histories.
-        whole_account: id map, header and elements count the same labels, so that they are of one
-            moment; or, where the elements are fewer, of one history.
         belongs: the log has the vector of one of its elements, or all counts agree.
         moment: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
@@ -172,7 +170,6 @@ class FolderProof:
     whole_map: bool
     strangers: bool
     mixed: bool
-    whole_account: bool
     belongs: bool
     moment: int | None
     covered: bool

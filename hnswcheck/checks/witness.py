@@ -50,14 +50,15 @@ class Witness:
         """The folder is where the segment's has to be."""
         return self.folder.path == self.target.folder
 
-    def _belongs(self, element: Ints, whole_account: bool) -> bool:
+    def belongs(self, element: Ints, whole_account: bool) -> bool:
         """Whether the elements are those that the id map is about, and no other collection's.
 
         The log tells, by a vector that only the add of its record wrote; where it has none of
         these, that as many elements are there as labels, or were before the file was cut.
         """
         log = self.log
-        only = np.flatnonzero((element >= 0) & (log.seq_ids > 0) & (log.made == log.seq_ids))
+        there = (element >= 0) & ~flagged(self.faulty, element)
+        only = np.flatnonzero(there & (log.seq_ids > 0) & (log.made == log.seq_ids))
         same = set(self.compared({int(log.seq_ids[i]): int(element[i]) for i in only.tolist()}))
         if same or not whole_account:
             return True in same
@@ -94,27 +95,26 @@ class Witness:
         whole_map: bool,
         strangers: bool,
         mixed: bool,
-        whole_account: bool,
+        belongs: bool,
         moment: int | None,
         covered: bool,
         inferred: Flags | None = None,
     ) -> FolderProof:
         """All that is known once each record has its element: see :class:`FolderProof`."""
         folder = self.folder
-        damaged = _flagged(self.faulty, element)
+        damaged = flagged(self.faulty, element)
         known = len(folder.elements.labels) if folder.norms is None else folder.known_norms
         return FolderProof(
             element,
-            _flagged(folder.elements.tombstoned, element),
-            _flagged(self.doubtful, element),
+            flagged(folder.elements.tombstoned, element),
+            flagged(self.doubtful, element),
             damaged,
             element >= known,
             mapped,
             whole_map,
             strangers,
             mixed,
-            whole_account,
-            self._belongs(np.where(damaged, -1, element), whole_account),
+            belongs,
             moment,
             covered,
             self._after(np.where(damaged, -1, element)),
@@ -139,7 +139,7 @@ class Witness:
         return int(made[self.log.ever].max(initial=0))
 
 
-def _flagged(flags: Flags, element: Ints) -> Flags:
+def flagged(flags: Flags, element: Ints) -> Flags:
     """bool (n,): the flag of each record's element, False for none."""
     found = np.zeros(len(element), bool)
     there = element >= 0
