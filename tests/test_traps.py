@@ -6,111 +6,17 @@ Chroma itself gives for the records that were called proven, after the repair.
 
 from __future__ import annotations
 
-import json
 import shutil
-import sqlite3
-import subprocess
-import sys
-import zlib
-from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
-from stores import environment, rest, segment_folders
+from histories import Step, adds, edit, keep_log, play, put_back, truth_of, wrongly_proven
+from stores import rest, segment_folders
 
 import hnswcheck
 
 pytest.importorskip("chromadb", reason="the histories are played live")
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
-
-#: (operation, ids, keys of their vectors); "" for none.
-Step = tuple[str, Sequence[str], Sequence[str]]
-Truth = dict[str, str]
-
-PLAY = """
-import json, sys, zlib
-import chromadb, numpy
-from chromadb.config import Settings
-
-def vector(key):
-    return numpy.random.default_rng(zlib.crc32(key.encode())).standard_normal(8).astype("float32")
-
-client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
-settings = {"hnsw": {"sync_threshold": 10, "batch_size": 5}}
-docs = client.get_or_create_collection("docs", configuration=settings, embedding_function=None)
-for operation, ids, keys in json.loads(sys.stdin.read()):
-    vectors = {"embeddings": [vector(key) for key in keys]} if keys else {}
-    getattr(docs, operation)(ids=ids, **vectors)
-found = docs.get(include=["embeddings"]) if sys.argv[2] == "read" else {"ids": []}
-vectors = [vector.tolist() for vector in found["embeddings"]] if found["ids"] else []
-print(json.dumps(dict(zip(found["ids"], vectors))))
-"""
-
-
-def play(store: Path, *steps: Step, read: bool = False) -> dict[str, list[float]]:
-    """Let Chroma do it, in a process of its own; the vectors that it has then."""
-    command = [sys.executable, "-c", PLAY, str(store), "read" if read else ""]
-    done = subprocess.run(
-        command, input=json.dumps(steps), capture_output=True, text=True, env=environment()
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def vector(key: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return np.random.default_rng(zlib.crc32(key.encode())).standard_normal(8).astype(np.float32)
-
-
-def adds(count: int) -> list[Step]:
-    """Ten at a time, r0 and on; the first vector of r0 is r0-0."""
-    names = [f"r{n}" for n in range(count)]
-    return [
-        ("add", names[at : at + 10], [f"{name}-0" for name in names[at : at + 10]])
-        for at in range(0, count, 10)
-    ]
-
-
-def truth_of(count: int, **changes: str) -> Truth:
-    return {f"r{n}": f"r{n}-0" for n in range(count)} | changes
-
-
-def edit(store: Path, statement: str, *values: object) -> None:
-    with closing(sqlite3.connect(store / "chroma.sqlite3")) as database, database:
-        database.execute(statement, values)
-
-
-def keep_log(store: Path) -> None:
-    """Let nothing be purged from now on."""
-    keeps = '{"automatically_purge": false, "_type": "EmbeddingsQueueConfigurationInternal"}'
-    edit(store, "DELETE FROM embeddings_queue_config")
-    edit(store, "INSERT INTO embeddings_queue_config (id, config_json_str) VALUES (1, ?)", keeps)
-
-
-def wrongly_proven(store: Path, truth: Truth) -> list[str]:
-    """Records that were called proven and have another vector once all was repaired."""
-    rest(store)
-    grades = ("inferred", "unconfirmed", "outdated", "suspect")
-    report = hnswcheck.repair(store, accept=grades, leave_unindexed=True, verify="audit")
-    proven = {
-        id for segment in report.segments for id, _, grade in segment.records() if grade == "proven"
-    }
-    assert proven
-    shutil.copytree(store, store.with_name("copy"))
-    # Records that are lost have no vector, at which get() fails: read those that have one.
-    steps: list[Step] = []
-    lost = [id for s in report.segments for id, _, grade in s.records() if grade == "lost"]
-    if lost:
-        steps.append(("delete", lost, ()))
-    found = play(store.with_name("copy"), *steps, read=True)
-    return sorted(id for id in proven if not np.allclose(found[id], vector(truth[id]), atol=1e-5))
-
-
-def put_back(folder: Path, older: Path) -> None:
-    shutil.rmtree(folder)
-    shutil.copytree(older, folder)
 
 
 def test_a_record_that_was_made_again_tells_nothing_of_a_folders_age(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from histories import Step, adds, edit, play, put_back
 from stores import environment, rest, segment_folders
-from test_traps import Step, adds, edit, play, put_back
 
 import hnswcheck
 

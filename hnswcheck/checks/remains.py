@@ -198,7 +198,12 @@ def faulty_vectors(folder: Folder) -> Flags:
     """bool (held,): vectors that cannot be what Chroma stored."""
     faults = VectorFaults(folder.norms)
     held = len(folder.elements.labels)
-    _visit(folder, faults.visit)
+
+    def visit(chunk: Chunk) -> None:
+        chunk.elements["flags"] = 0  # a delete mark may be damage, too
+        faults.visit(chunk)
+
+    _visit(folder, visit)
     faulty = np.zeros(held, bool)
     for places in faults.elements.values():
         faulty[places] = True
