@@ -55,10 +55,15 @@ def written(store: Path, *others: Step, count: int = 60) -> Written:
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Written, Written]:
-    """Added only; and updated and deleted as well."""
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Written, Written, Written]:
+    """Added only; updated and deleted as well; with a delete last, so that no vector is logged."""
     folder = tmp_path_factory.mktemp("played")
-    return written(folder / "added"), written(folder / "others", *OTHERS)
+    update, delete, add = OTHERS
+    return (
+        written(folder / "added"),
+        written(folder / "others", *OTHERS),
+        written(folder / "deleted", update, add, delete),
+    )
 
 
 def copied(source: Written, folder: Path) -> Written:
@@ -67,20 +72,23 @@ def copied(source: Written, folder: Path) -> Written:
 
 
 @pytest.fixture(params=[0, 1], ids=["added-only", "updated-and-deleted"])
-def flushed(
-    request: pytest.FixtureRequest, played: tuple[Written, Written], tmp_path: Path
-) -> Written:
+def flushed(request: pytest.FixtureRequest, played: tuple[Written, ...], tmp_path: Path) -> Written:
     return copied(played[request.param], tmp_path)
 
 
 @pytest.fixture
-def added_only(played: tuple[Written, Written], tmp_path: Path) -> Written:
+def added_only(played: tuple[Written, ...], tmp_path: Path) -> Written:
     return copied(played[0], tmp_path)
 
 
 @pytest.fixture
-def updated(played: tuple[Written, Written], tmp_path: Path) -> Written:
+def updated(played: tuple[Written, ...], tmp_path: Path) -> Written:
     return copied(played[1], tmp_path)
+
+
+@pytest.fixture
+def deleted(played: tuple[Written, ...], tmp_path: Path) -> Written:
+    return copied(played[2], tmp_path)
 
 
 def grades(store: Path) -> dict[str, int]:
@@ -163,6 +171,12 @@ def test_where_all_were_only_added_lost_bytes_cost_what_they_hit(
     assert wrongly_proven(added_only.store, added_only.truth) == []
 
 
+def test_labels_that_come_twice_more_than_once_are_of_several_writers(added_only: Written) -> None:
+    change_label(added_only.folder, 50, 20)
+    change_label(added_only.folder, 51, 21)
+    assert grades(added_only.store) == {"proven": 1, "suspect": 57, "lost": 2}
+
+
 def test_where_some_were_updated_lost_bytes_prove_nothing(updated: Written) -> None:
     """Other pages that were lost may be older ones."""
     header = parse_header((updated.folder / "header.bin").read_bytes())
@@ -205,6 +219,25 @@ def test_a_pair_that_the_order_mends_costs_nothing(
     assert wrongly_proven(flushed.store, flushed.truth) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "inferred"),
+    [
+        pytest.param(lambda state: relabel(state, "r30", 10**6), 1, id="label-nowhere"),
+        pytest.param(lambda state: state["id_to_label"].pop("r30"), 0, id="gone-from-one-map"),
+        pytest.param(lambda state: state["label_to_id"].pop(31), 0, id="gone-from-the-other"),
+        pytest.param(lambda state: state["label_to_id"].update({21: "r30"}), 2, id="not-inverse"),
+        pytest.param(lambda state: state["id_to_label"].update(r30=41, r40=31), 2, id="exchanged"),
+    ],
+)
+def test_each_map_mends_the_other_where_the_log_has_no_vector(
+    change: Callable[[dict[str, Any]], object], inferred: int, deleted: Written
+) -> None:
+    change_id_map(deleted.folder, change)
+    expected = {"proven": len(deleted.truth) - inferred}
+    assert grades(deleted.store) == expected | ({"inferred": inferred} if inferred else {})
+    assert wrongly_proven(deleted.store, deleted.truth) == []
+
+
 @pytest.mark.parametrize(("ids", "inferred"), [(("r30", "r40"), 2), (("r30", "stranger"), 1)])
 def test_where_id_map_and_sqlite_disagree_on_names_either_may_be_right(
     ids: tuple[str, str], inferred: int, flushed: Written
@@ -223,6 +256,18 @@ def test_where_id_map_and_sqlite_disagree_on_names_either_may_be_right(
     certain = len(flushed.truth) - inferred
     assert grades(flushed.store) == {"proven": certain, "inferred": inferred}
     assert wrongly_proven(flushed.store, flushed.truth) == []
+
+
+def test_a_record_that_took_the_label_of_another_is_no_more_certain_than_that(
+    flushed: Written,
+) -> None:
+    def change(state: dict[str, Any]) -> None:
+        label = state["id_to_label"]["r40"]
+        forget(state, "r40")
+        relabel(state, "r30", label)
+
+    change_id_map(flushed.folder, change)
+    assert grades(flushed.store) == {"proven": len(flushed.truth) - 2, "inferred": 2}
 
 
 def test_more_exceptions_than_damage_makes_are_another_history(flushed: Written) -> None:
@@ -249,6 +294,41 @@ def test_an_id_map_that_is_newer_than_sqlite_proves_no_updates(
     shutil.copy(newer / flushed.folder.name / "index_metadata.pickle", flushed.folder)
     (flushed.folder / "data_level0.bin").write_bytes(level0)
     assert grades(store) == {"proven": 1, "unconfirmed": len(truth) - 1}
+
+
+def test_an_order_that_is_right_proves_no_updates_of_lost_pages(
+    added_only: Written, tmp_path: Path
+) -> None:
+    """The id map and the first elements are of the flush before, all else of the last one."""
+    store, truth = here = added_only
+    older = tmp_path / "older"
+    shutil.copytree(here.folder, older)
+    updates: list[Step] = [("update", [f"r{n}"], [f"r{n}-1"]) for n in range(10)]
+    play(store, *updates, ("add", [f"s{n}" for n in range(10)], [f"s{n}-0" for n in range(10)]))
+    header = parse_header((here.folder / "header.bin").read_bytes())
+    old = (older / "data_level0.bin").read_bytes()[: 60 * header.stride]
+    new = (here.folder / "data_level0.bin").read_bytes()
+    (here.folder / "data_level0.bin").write_bytes(old + new[len(old) :])
+    shutil.copy(older / "index_metadata.pickle", here.folder)
+    truth |= {f"r{n}": f"r{n}-1" for n in range(10)} | {f"s{n}": f"s{n}-0" for n in range(10)}
+    assert grades(store)["proven"] == 1
+    assert wrongly_proven(store, truth) == []
+
+
+def test_an_index_that_is_newer_than_sqlite_proves_no_updates(
+    added_only: Written, tmp_path: Path
+) -> None:
+    """The id map is gone. For all that sqlite knows, records were only ever added."""
+    store, truth = here = added_only
+    newer = tmp_path / "newer"
+    shutil.copytree(store, newer)
+    names = [f"s{n}" for n in range(10)]
+    updates: list[Step] = [("update", [f"r{n}"], [f"r{n}-1"]) for n in range(10)]
+    play(newer, *updates, ("add", names, [f"{name}-0" for name in names]))
+    put_back(here.folder, newer / here.folder.name)
+    (here.folder / "index_metadata.pickle").unlink()
+    assert grades(store)["proven"] == 1
+    assert wrongly_proven(store, truth) == []
 
 
 # -- whose the elements are

@@ -11,10 +11,11 @@ from hnswcheck.checks.elements import place
 from hnswcheck.checks.moment import moment_of
 from hnswcheck.checks.proof import FolderProof, begun_anew, made_from
 from hnswcheck.checks.vectors import rows_in_index
-from hnswcheck.checks.witness import Witness
+from hnswcheck.checks.witness import Witness, flagged
 from hnswcheck.disk.idmap import IdMap, Pairs
-from hnswcheck.disk.labels import repeated_labels
-from hnswcheck.disk.strings import Ints, Strings, find, positions
+from hnswcheck.disk.labels import find_labels, repeated_labels
+from hnswcheck.disk.level0 import Elements
+from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
 
 
 def completed(w: Witness, id_map: IdMap) -> IdMap:
@@ -36,7 +37,40 @@ def completed(w: Witness, id_map: IdMap) -> IdMap:
     return replace(id_map, id_to_label=every, problem=None if whole else id_map.problem)
 
 
-def by_id_map(w: Witness, id_map: IdMap) -> FolderProof:
+def reconciled(id_map: IdMap, elements: Elements) -> tuple[IdMap, Flags]:
+    """With all pairs of both maps in the first; and which of these the second contradicts.
+
+    If one label cannot be, and one live element has no id, that is its label: so an index of which
+    as many elements are there as labels were handed out has lost none.
+
+    Returns:
+        the id map, and bool (pairs,).
+    """
+    forward, backward = id_map.id_to_label, id_map.label_to_id
+    by_id = positions(backward.ids, forward.ids)
+    by_label = find_labels(forward.labels.astype(np.uint64), backward.labels.astype(np.uint64))
+    new = np.flatnonzero((by_id < 0) & (by_label < 0))
+    differ = by_id != by_label
+    labels = np.concatenate([forward.labels, backward.labels[new]])
+    disputed = np.zeros(len(labels), bool)
+    for at in (by_id[differ], by_label[differ]):
+        disputed[at[at >= 0]] = True
+    count = len(elements.labels)
+    wrong = np.flatnonzero((labels < 1) | (labels > count))
+    live = elements.labels[~elements.tombstoned]
+    left = live[find_labels(labels.astype(np.uint64), live) < 0]
+    if len(wrong) == len(left) == 1 and id_map.total_elements_added == count:
+        labels[wrong], disputed[wrong] = left, True
+    every = Pairs(Strings.concatenated([forward.ids, backward.ids.take(new)]), labels)
+    return replace(id_map, id_to_label=every), disputed
+
+
+def by_id_map(w: Witness, id_map: IdMap, disputed: Flags) -> FolderProof:
+    """What follows from the id map.
+
+    Args:
+        disputed: bool (pairs,): the file contradicts itself in these.
+    """
     folder, records = w.folder, w.records
     placement = place(folder.elements, id_map)
     pairs = id_map.id_to_label
@@ -73,6 +107,7 @@ def by_id_map(w: Witness, id_map: IdMap) -> FolderProof:
         belongs=w.belongs(element, whole_account),
         moment=moment,
         covered=covered,
+        inferred=flagged(disputed, at),
     )
 
 
@@ -92,11 +127,6 @@ def _is_mixed(
     """
     stored = w.folder.elements.labels
     if len(repeated_labels(stored)):
-        return True
-    both = len(id_map.label_to_id.labels) and id_map.problem is None
-    if both and not np.array_equal(
-        np.sort(id_map.label_to_id.labels), np.sort(id_map.id_to_label.labels)
-    ):
         return True
     if len(absent) and not cut_off and len(stored) and int(absent.min()) <= int(stored.max()):
         return True

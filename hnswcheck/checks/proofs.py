@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hnswcheck.checks.by_id_map import by_id_map, completed
+from hnswcheck.checks.by_id_map import by_id_map, completed, reconciled
 from hnswcheck.checks.by_number import by_number
 from hnswcheck.checks.by_order import by_order, despite, the_order
 from hnswcheck.checks.proof import FolderProof
@@ -41,8 +41,12 @@ def proofs_of(w: Witness) -> Iterator[FolderProof]:
         certain = order.sure
         yield by_order(w, order)
     if id_map is not None and named and not certain:
-        proof = by_id_map(w, id_map)
-        if w.is_own and proof.moment is None and id_map.problem is None:
+        disputed = np.zeros(len(id_map.id_to_label.ids), bool)
+        if id_map.problem is None:
+            id_map, disputed = reconciled(id_map, w.folder.elements)
+        proof = by_id_map(w, id_map, disputed)
+        unsure = proof.moment is None or proof.inferred.any()
+        if w.is_own and unsure and id_map.problem is None:
             proof = despite(w, id_map) or proof
         certain = proof.moment is not None
         yield proof

@@ -38,7 +38,7 @@ MEANING = {
     "inferred": "by an id map that was put together from the order of the records",
     "unconfirmed": "nothing speaks for it or against it",
     "outdated": "from before the last operation on the record",
-    "suspect": "of a mixed or deleted element",
+    "suspect": "of a mixed, deleted or possibly damaged element",
     "lost": "nowhere",
 }
 
