@@ -225,8 +225,17 @@ def test_a_pair_that_the_order_mends_costs_nothing(
         pytest.param(lambda state: relabel(state, "r30", 10**6), 1, id="label-nowhere"),
         pytest.param(lambda state: state["id_to_label"].pop("r30"), 0, id="gone-from-one-map"),
         pytest.param(lambda state: state["label_to_id"].pop(31), 0, id="gone-from-the-other"),
-        pytest.param(lambda state: state["label_to_id"].update({21: "r30"}), 2, id="not-inverse"),
+        pytest.param(lambda state: state["label_to_id"].update({21: "r30"}), 0, id="not-inverse"),
         pytest.param(lambda state: state["id_to_label"].update(r30=41, r40=31), 2, id="exchanged"),
+        pytest.param(lambda state: state["id_to_label"].update(r30=41), 0, id="label-twice"),
+        pytest.param(
+            lambda state: state["id_to_label"].update(x=state["id_to_label"].pop("r30")),
+            0,
+            id="renamed-in-one-map",
+        ),
+        pytest.param(
+            lambda state: state["label_to_id"].update({31: "x"}), 0, id="renamed-in-the-other"
+        ),
     ],
 )
 def test_each_map_mends_the_other_where_the_log_has_no_vector(

@@ -17,7 +17,7 @@ KNOWN = {
     "1.5.9-damaged-folder-deleted-unpurged": (0, 88, 0, 0, 0),
     "1.5.9-damaged-quarantine-beside": (81, 7, 0, 0, 0),  # sound: as Chroma reads it
     "1.5.9-damaged-live-tombstoned-and-blocked": (80, 8, 0, 0, 0),
-    "1.5.9-damaged-label-twice": (0, 8, 0, 79, 1),
+    "1.5.9-damaged-label-twice": (78, 8, 0, 2, 0),
     "1.5.9-damaged-data-cut": (79, 8, 0, 0, 1),
     "1.5.9-damaged-data-halved": (36, 8, 0, 0, 44),
     "1.5.9-damaged-data-deleted": (0, 8, 0, 0, 80),

@@ -13,8 +13,7 @@ from hnswcheck.checks.proof import FolderProof, begun_anew, made_from
 from hnswcheck.checks.vectors import rows_in_index
 from hnswcheck.checks.witness import Witness, flagged
 from hnswcheck.disk.idmap import IdMap, Pairs
-from hnswcheck.disk.labels import find_labels, repeated_labels
-from hnswcheck.disk.level0 import Elements
+from hnswcheck.disk.labels import repeated_labels
 from hnswcheck.disk.strings import Flags, Ints, Strings, find, positions
 
 
@@ -35,34 +34,6 @@ def completed(w: Witness, id_map: IdMap) -> IdMap:
     )
     whole = not len(np.setdiff1d(live, labels)) and id_map.total_elements_added is not None
     return replace(id_map, id_to_label=every, problem=None if whole else id_map.problem)
-
-
-def reconciled(id_map: IdMap, elements: Elements) -> tuple[IdMap, Flags]:
-    """With all pairs of both maps in the first; and which of these the second contradicts.
-
-    If one label cannot be, and one live element has no id, that is its label: so an index of which
-    as many elements are there as labels were handed out has lost none.
-
-    Returns:
-        the id map, and bool (pairs,).
-    """
-    forward, backward = id_map.id_to_label, id_map.label_to_id
-    by_id = positions(backward.ids, forward.ids)
-    by_label = find_labels(forward.labels.astype(np.uint64), backward.labels.astype(np.uint64))
-    new = np.flatnonzero((by_id < 0) & (by_label < 0))
-    differ = by_id != by_label
-    labels = np.concatenate([forward.labels, backward.labels[new]])
-    disputed = np.zeros(len(labels), bool)
-    for at in (by_id[differ], by_label[differ]):
-        disputed[at[at >= 0]] = True
-    count = len(elements.labels)
-    wrong = np.flatnonzero((labels < 1) | (labels > count))
-    live = elements.labels[~elements.tombstoned]
-    left = live[find_labels(labels.astype(np.uint64), live) < 0]
-    if len(wrong) == len(left) == 1 and id_map.total_elements_added == count:
-        labels[wrong], disputed[wrong] = left, True
-    every = Pairs(Strings.concatenated([forward.ids, backward.ids.take(new)]), labels)
-    return replace(id_map, id_to_label=every), disputed
 
 
 def by_id_map(w: Witness, id_map: IdMap, disputed: Flags) -> FolderProof:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hnswcheck.checks.by_id_map import by_id_map, completed, reconciled
+from hnswcheck.checks.by_id_map import by_id_map, completed
 from hnswcheck.checks.by_number import by_number
 from hnswcheck.checks.by_order import by_order, despite, the_order
 from hnswcheck.checks.proof import FolderProof
 from hnswcheck.checks.remains import better_half
+from hnswcheck.checks.two_maps import reconciled
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.opcodes import Damage
 from hnswcheck.disk.strings import positions
@@ -43,7 +44,7 @@ def proofs_of(w: Witness) -> Iterator[FolderProof]:
     if id_map is not None and named and not certain:
         disputed = np.zeros(len(id_map.id_to_label.ids), bool)
         if id_map.problem is None:
-            id_map, disputed = reconciled(id_map, w.folder.elements)
+            id_map, disputed = reconciled(id_map, w.folder.elements, w.records.ids)
         proof = by_id_map(w, id_map, disputed)
         unsure = proof.moment is None or proof.inferred.any()
         if w.is_own and unsure and id_map.problem is None:
