@@ -34,8 +34,8 @@ def vector(key):
     return random.standard_normal(int(sys.argv[3])).astype("float32")
 
 client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
-settings = {"hnsw": {"sync_threshold": 10, "batch_size": 5}}
-docs = client.get_or_create_collection("docs", configuration=settings, embedding_function=None)
+settings = {"hnsw": {"sync_threshold": 10, "batch_size": 5, "space": sys.argv[5]}}
+docs = client.get_or_create_collection(sys.argv[4], configuration=settings, embedding_function=None)
 for operation, ids, keys in json.loads(sys.stdin.read()):
     vectors = {"embeddings": [vector(key) for key in keys]} if keys else {}
     getattr(docs, operation)(ids=ids, **vectors)
@@ -46,12 +46,21 @@ print(json.dumps(dict(zip(found["ids"], vectors))))
 
 
 def play(
-    store: Path, *steps: Step, read: bool = False, dimension: int = 8
+    store: Path,
+    *steps: Step,
+    read: bool = False,
+    dimension: int = 8,
+    collection: str = "docs",
+    space: str = "l2",
 ) -> dict[str, list[float]]:
     """Let Chroma do it, in a process of its own; the vectors that it has then."""
-    command = [sys.executable, "-c", PLAY, str(store), "read" if read else "", str(dimension)]
+    arguments = (str(store), "read" if read else "", str(dimension), collection, space)
     done = subprocess.run(
-        command, input=json.dumps(steps), capture_output=True, text=True, env=environment()
+        [sys.executable, "-c", PLAY, *arguments],
+        input=json.dumps(steps),
+        capture_output=True,
+        text=True,
+        env=environment(),
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])

@@ -135,7 +135,7 @@ def forget(state: dict[str, Any], id: str) -> None:
 # -- data_level0.bin
 
 
-@pytest.mark.parametrize(("label", "suspects"), [(10**9, 1), (0, 1), (40, 2)])
+@pytest.mark.parametrize(("label", "suspects"), [(10**9, 1), (40, 2)])
 def test_a_changed_label_leaves_all_the_others_proven(
     label: int, suspects: int, flushed: Written
 ) -> None:
@@ -144,6 +144,20 @@ def test_a_changed_label_leaves_all_the_others_proven(
     rest_of_them = len(flushed.truth) - suspects
     assert grades(flushed.store) == {"proven": rest_of_them, "suspect": suspects}
     assert wrongly_proven(flushed.store, flushed.truth) == []
+
+
+def test_a_label_that_is_gone_may_have_gone_with_its_page(
+    added_only: Written,
+) -> None:
+    """So that others may be of older pages, which matters where there were updates."""
+    change_label(added_only.folder, 20, 0)
+    assert grades(added_only.store) == {"proven": 59, "suspect": 1}
+    assert wrongly_proven(added_only.store, added_only.truth) == []
+
+
+def test_a_label_that_is_gone_from_an_updated_index(updated: Written) -> None:
+    change_label(updated.folder, 20, 0)
+    assert grades(updated.store) == {"proven": 1, "suspect": len(updated.truth) - 1}
 
 
 def test_what_changed_a_label_may_have_reached_the_next_vector(flushed: Written) -> None:
@@ -172,8 +186,8 @@ def test_where_all_were_only_added_lost_bytes_cost_what_they_hit(
 
 
 def test_labels_that_come_twice_more_than_once_are_of_several_writers(added_only: Written) -> None:
-    change_label(added_only.folder, 50, 20)
-    change_label(added_only.folder, 51, 21)
+    change_label(added_only.folder, 40, 20)
+    change_label(added_only.folder, 41, 21)
     assert grades(added_only.store) == {"proven": 1, "suspect": 57, "lost": 2}
 
 
@@ -192,11 +206,28 @@ def test_a_sector_of_zeros_within_a_large_vector_is_a_lost_one(tmp_path: Path) -
     play(store, *adds(40), dimension=300)
     (folder,) = segment_folders(store)
     header = parse_header((folder / "header.bin").read_bytes())
-    change_label(folder, 30, 0)
+    change_label(folder, 20, 0)
     assert grades(store) == {"proven": 39, "suspect": 1}
     sector = (10 * header.stride + header.offset_data) // 512 + 1
     change_bytes(folder / "data_level0.bin", 512 * sector, bytes(512))
     assert grades(store) == {"proven": 38, "suspect": 2}
+
+
+def test_a_lost_label_is_no_label_in_the_order_of_the_records(flushed: Written) -> None:
+    """As many labels as ids are left without an id map, and the last is right."""
+    change_label(flushed.folder, 20, 0)
+    (flushed.folder / "index_metadata.pickle").write_bytes(b"")
+    assert wrongly_proven(flushed.store, flushed.truth) == []
+
+
+def test_what_broke_the_links_may_have_reached_the_vector_behind_them(flushed: Written) -> None:
+    """Garbage from the middle of the links on; no label is hit, and what went before is whole."""
+    header = parse_header((flushed.folder / "header.bin").read_bytes())
+    last = 20 * header.stride + header.offset_data
+    level0 = flushed.folder / "data_level0.bin"
+    change_bytes(level0, last - 20, b"\x40" * 24)
+    change_bytes(level0, 20 * header.stride, b"\x20\x00")
+    assert grades(flushed.store) == {"proven": len(flushed.truth) - 1, "suspect": 1}
 
 
 # -- the id map

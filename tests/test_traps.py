@@ -124,3 +124,66 @@ def test_the_last_record_of_a_flush_may_be_written_again_before_the_next(tmp_pat
     assert segment.grades == {"proven": 28}
     changes = {f"n{n}": f"n{n}-0" for n in range(8)} | {f"r{n}": f"r{n}-1" for n in (18, 19)}
     assert wrongly_proven(store, truth_of(20, **changes)) == []
+
+
+def test_a_folder_with_the_same_ids_may_be_another_collections(tmp_path: Path) -> None:
+    """The same records under two models. Only adds; the log has but what that folder lacks."""
+    store = tmp_path / "store"
+    play(store, *adds(40))
+    others = [(operation, ids, [f"{id}-other" for id in ids]) for operation, ids, _ in adds(30)]
+    play(store, *others, collection="other")
+    docs, other = sorted(
+        segment_folders(store),
+        key=lambda folder: -len((folder / "index_metadata.pickle").read_bytes()),
+    )
+    put_back(docs, other)
+    assert wrongly_proven(store, truth_of(40)) == []
+
+
+def test_ids_that_nobody_knows_are_of_a_folder_that_is_newer(tmp_path: Path) -> None:
+    """An older sqlite lay beside it, and what that lacked was added again: the index ignores it."""
+    store = tmp_path / "store"
+    play(store, *adds(60))
+    shutil.copy(store / "chroma.sqlite3", tmp_path / "older")
+    play(store, *adds(100)[6:])
+    shutil.copy(tmp_path / "older", store / "chroma.sqlite3")
+    again = [f"r{n}" for n in range(60, 95)]
+    new = [f"r{n}" for n in range(100, 125)]
+    steps: list[Step] = [
+        ("add", again, [f"{id}-1" for id in again]),
+        ("add", new[:19], [f"{id}-0" for id in new[:19]]),
+    ]
+    play(store, *steps)
+    play(store, ("add", new[19:], [f"{id}-0" for id in new[19:]]))
+    truth = truth_of(60, **{id: f"{id}-1" for id in again}, **{id: f"{id}-0" for id in new})
+    assert wrongly_proven(store, truth) == []
+
+
+def test_norms_of_an_older_file_are_not_those_of_updated_vectors(tmp_path: Path) -> None:
+    """Under cosine; the file is as long as it was before the last flushes."""
+    store = tmp_path / "store"
+    play(store, *adds(100), space="cosine")
+    (folder,) = segment_folders(store)
+    older = (folder / "length.bin").read_bytes()
+    updated = [f"r{n}" for n in range(10, 20)]
+    play(store, ("update", updated, [f"{id}-1" for id in updated]), *adds(150)[10:], space="cosine")
+    (folder / "length.bin").write_bytes(older)
+    truth = truth_of(150, **{id: f"{id}-1" for id in updated})
+    assert wrongly_proven(store, truth) == []
+
+
+def test_a_deletion_that_left_no_mark_is_not_in_the_index(tmp_path: Path) -> None:
+    """r50 is missing by an older folder, an earlier record is deleted, and the id map is gone."""
+    store = tmp_path / "store"
+    play(store, *adds(50))
+    (folder,) = segment_folders(store)
+    shutil.copytree(folder, tmp_path / "older")
+    touched = [f"r{n}" for n in range(20, 29)]
+    play(store, ("update", touched, [f"{id}-0" for id in touched]), ("add", ["x"], ["x-0"]))
+    put_back(folder, tmp_path / "older")
+    names = [f"s{n}" for n in range(50)]
+    play(store, ("add", names, [f"{name}-0" for name in names]))
+    play(store, ("delete", ["r3"], ()))
+    (folder / "index_metadata.pickle").unlink()
+    truth = truth_of(50, x="x-0", **{name: f"{name}-0" for name in names})
+    assert wrongly_proven(store, truth) == []

@@ -9,8 +9,7 @@ import numpy as np
 from hnswcheck.checks.between import between_known
 from hnswcheck.checks.elements import place
 from hnswcheck.checks.moment import moment_of
-from hnswcheck.checks.proof import FolderProof, begun_anew, made_from
-from hnswcheck.checks.vectors import rows_in_index
+from hnswcheck.checks.proof import NEVER, FolderProof, begun_anew, made_from
 from hnswcheck.checks.witness import Witness, flagged
 from hnswcheck.disk.idmap import IdMap, Pairs
 from hnswcheck.disk.labels import repeated_labels
@@ -62,20 +61,24 @@ def by_id_map(w: Witness, id_map: IdMap, disputed: Flags) -> FolderProof:
     whole_map = id_map.problem is None
     unnamed = np.ones(len(pairs.ids), bool)
     unnamed[at[mapped]] = False
+    others = np.flatnonzero(unnamed)
+    strangers = pairs.labels[others[w.are_strangers(pairs.ids.take(others))]]
+    # Had they been deleted since, none of these records were made before them and never deleted.
+    newer = strangers.min(initial=NEVER) < labels[w.log.ever & mapped].max(initial=0)
     one_history = not (mixed or (whole_map and stray.any()) or folder.beyond)
     whole_account = one_history and total == counted and (cut_off or not len(absent))
     torn = whole_account and folder.torn
     if not one_history or (len(absent) and not torn):
         moment = None
-    if moment is not None and not _agrees_with_log(w, element, moment):
+    if moment is not None and not _agrees_with_log(w, element, mapped, moment):
         moment = None
     return w.proof(
         element,
         mapped,
         whole_map=whole_map,
-        strangers=w.has_strangers(pairs.ids.take(np.flatnonzero(unnamed))),
+        strangers=len(strangers) > 0,
         mixed=mixed,
-        belongs=w.belongs(element, whole_account),
+        belongs=not newer and w.belongs(element, mapped, whole_account),
         moment=moment,
         covered=covered,
         inferred=flagged(disputed, at),
@@ -97,7 +100,7 @@ def _is_mixed(
     all that are, and in 1.x a record that was made later has the larger label.
     """
     stored = w.folder.elements.labels
-    if len(repeated_labels(stored)):
+    if w.folder.pages_lost or len(repeated_labels(stored)):
         return True
     if len(absent) and not cut_off and len(stored) and int(absent.min()) <= int(stored.max()):
         return True
@@ -113,9 +116,9 @@ def _is_mixed(
     return not (ordered and begun_anew(labels >= 0, w.records).any())
 
 
-def _agrees_with_log(w: Witness, element: Ints, moment: int) -> bool:
-    """Whether what the log still has of the time before says the same."""
-    rows = rows_in_index(w.target.read_all_wal(), moment, w.target.history().complete)
+def _agrees_with_log(w: Witness, element: Ints, mapped: Flags, moment: int) -> bool:
+    """Whether what the log still has of the time before says the same, or could by its ids."""
+    rows = w.logged(moment)
     at = find(rows, w.records.ids)
     places = {rows[record]: int(element[i]) for record, i in at.items() if element[i] >= 0}
-    return all(w.compared(places))
+    return all(w.compared(places)) if places else w.is_no_others(mapped)

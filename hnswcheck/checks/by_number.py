@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from hnswcheck.checks.proof import FolderProof
-from hnswcheck.checks.witness import EXCEPTIONS, Witness, flagged
+from hnswcheck.checks.remains import EXCEPTIONS
+from hnswcheck.checks.witness import Witness, flagged
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels, repeated_labels
 from hnswcheck.disk.strings import positions
@@ -32,14 +33,14 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
     numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
     element = find_labels(labels, numbers)
     inferred = np.zeros(len(numbers), bool)
-    agreed = 0
+    alike = np.zeros(len(numbers), bool)
     if id_map is not None:
         pairs = id_map.id_to_label
         at = positions(pairs.ids, records.ids)
         named = pairs.labels.astype(np.uint64)
         same = (at >= 0) & (named == (at + 1).astype(np.uint64))
         wrong = ~same & (named <= counted) & (named > 0)
-        if w.has_strangers(pairs.ids.take(np.flatnonzero((at < 0) & (named > len(numbers))))):
+        if w.are_strangers(pairs.ids.take(np.flatnonzero((at < 0) & (named > len(numbers))))).any():
             return None
         if np.count_nonzero(wrong) > EXCEPTIONS:
             return None
@@ -47,11 +48,13 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         inferred[at[wrong & (at >= 0)]] = True
         whole = id_map.problem is None and not folder.beyond
         if whole and id_map.total_elements_added == len(labels):
-            agreed = int(np.count_nonzero(same))
-    there = (element >= 0) & ~flagged(w.faulty, element)
+            alike[at[same]] = True
+    there = (element >= 0) & ~flagged(w.flaws.faulty, element)
     logged = np.flatnonzero(there & (log.seq_ids > 0))
     confirmed = set(w.compared({int(log.seq_ids[i]): int(element[i]) for i in logged.tolist()}))
-    if False in confirmed or not (confirmed or agreed > EXCEPTIONS):
+    if not confirmed and np.count_nonzero(alike) > EXCEPTIONS and w.is_no_others(alike):
+        confirmed = {True}
+    if confirmed != {True}:
         return None
     return w.proof(
         element,

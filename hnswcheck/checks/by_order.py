@@ -8,8 +8,8 @@ import numpy as np
 
 from hnswcheck.checks.order import Hints, Order, find_order
 from hnswcheck.checks.proof import FolderProof, Grade
-from hnswcheck.checks.vectors import rows_in_index
-from hnswcheck.checks.witness import EXCEPTIONS, Witness
+from hnswcheck.checks.remains import EXCEPTIONS
+from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import Labels, find_labels, repeated_labels
 from hnswcheck.disk.strings import Flags, positions
@@ -33,7 +33,7 @@ def despite(w: Witness, id_map: IdMap) -> FolderProof | None:
     wrong = live & ~same
     if np.count_nonzero(wrong) > EXCEPTIONS or np.count_nonzero(same) <= EXCEPTIONS:
         return None
-    if w.has_strangers(pairs.ids.take(np.flatnonzero((at < 0) & ~live))):
+    if w.are_strangers(pairs.ids.take(np.flatnonzero((at < 0) & ~live))).any():
         return None  # newer than sqlite
     counts = {id_map.total_elements_added, len(elements.labels), folder.header.count}
     changed = (log.made == 0) | (log.made != w.records.seq_ids)
@@ -48,23 +48,21 @@ def the_order(w: Witness, known: Labels, strangers: Mapping[bytes, int]) -> Orde
     """The labels of the records by their order, if 1.x wrote them."""
     target, labels = w.target, w.folder.elements.labels
     mark = target.vector_watermark
-    unique = not len(repeated_labels(labels))
-    if not (target.integers and unique and (mark is None or mark.is_number(True))):
+    possible = (labels > 0) & (labels <= len(labels) + w.folder.lacking)
+    sound = possible.all() and not len(repeated_labels(labels)) and not w.folder.pages_lost
+    if not (target.integers and sound and (mark is None or mark.is_number(True))):
         return None
     flushed = mark.value if mark else 0
-    rows = target.read_all_wal()
-    vectors = rows_in_index(rows, flushed, target.history().complete)
-    touched = {row.id for row in rows if row.seq_id > flushed}
     log = w.log
-    of_log = (log.grades == Grade.PROVEN) & (log.seq_ids > 0) & (log.seq_ids <= flushed)
-    for i in np.flatnonzero(of_log).tolist():
-        if (id := w.records.ids[i]) not in touched:
-            vectors[id] = int(log.seq_ids[i])
-    made = np.flatnonzero((log.made == flushed) & (log.seq_ids == flushed) & of_log)
+    made = np.flatnonzero(
+        (log.grades == Grade.PROVEN) & (log.made == flushed) & (log.seq_ids == flushed)
+    )
     live = np.sort(labels[~w.folder.elements.tombstoned])
     first = w.records.ids[int(made[0])] if len(made) else None
-    hints = Hints(flushed, vectors, first, known, strangers, w.holds)
-    return find_order(w.records, rows, live, hints)
+    hints = Hints(
+        flushed, w.logged(flushed), first, known, strangers, w.folder.elements.tombstones, w.holds
+    )
+    return find_order(w.records, target.read_all_wal(), live, hints)
 
 
 def by_order(w: Witness, order: Order, disputed: Flags | None = None) -> FolderProof:

@@ -50,6 +50,7 @@ class Hints:
         made: the id that the operation at the watermark made, if it made one.
         labels: uint64 (n,): of each record, as far as half an id map tells, else 0.
         strangers: the same for ids that are no records any more.
+        tombstones: elements with a delete mark, as every deleted one has.
         holds: whether the element of a label holds the vector of a row of the log.
     """
 
@@ -58,6 +59,7 @@ class Hints:
     made: bytes | None
     labels: Labels
     strangers: Mapping[bytes, int]
+    tombstones: int
     holds: Callable[[int, int], bool]
 
 
@@ -70,12 +72,14 @@ class _Ids:
         old: were there at the flush, in the order of their rows.
         made: made since, in the order of the log.
         vectors: the row that wrote the vector of each, as far as the log has it.
+        deleted: so many that were there at the flush are not any more.
     """
 
     unplaced: set[bytes]
     old: dict[bytes, None]
     made: dict[bytes, None]
     vectors: dict[bytes, int]
+    deleted: int = 0
 
     def __contains__(self, id: bytes) -> bool:
         return id in self.made or id in self.old or id in self.unplaced
@@ -88,6 +92,7 @@ class _Ids:
         exists = row.id in self
         match row.operation:
             case "delete" if exists:
+                self.deleted += row.id not in self.made
                 self.unplaced.discard(row.id)
                 for ids in (self.old, self.made, self.vectors):
                     ids.pop(row.id, None)
@@ -143,6 +148,8 @@ class _Search:
     def fits(self) -> bool:
         """Whether so many ids are there as labels, and the newest has the vector of the last."""
         if len(self.untouched) + len(self.ids) != len(self.live):
+            return False
+        if self.ids.deleted > self.hints.tombstones:
             return False
         newest = next(reversed(self.ids.made), b"")  # the least that has to be right
         row = self.ids.vectors.get(newest)

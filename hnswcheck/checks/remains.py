@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,10 @@ LIKELY = 1 << 10
 MOST_BYTES, MOST_COMPRESSED = 1 << 28, 32
 #: A loss of power leaves whole ones.
 SECTOR = 512
+#: So many of very many may be wrong by damage to these alone.
+EXCEPTIONS = 2
+#: Links in pages of a later flush lead to elements that are not there: not to so many times more.
+GROWN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Folder:
         beyond: it has more elements than its header counts, so that that is older.
         torn: data_level0.bin ends where neither an older one would, nor what a loss of power left.
         relabelled: bool (held,): damage changed the label of this element, or of one of these.
+        pages_lost: an element between others has no label, as where a page was never written.
     """
 
     path: Path
@@ -52,11 +58,13 @@ class Folder:
     beyond: bool
     torn: bool
     relabelled: Flags
+    pages_lost: bool
 
     def vectors(self, elements: Ints) -> Floats:
         """float32 (k, dimension): vectors of some elements, as they were added."""
         found = read_vectors(self.path / LEVEL0, self.header, elements)
-        return found if self.norms is None else found * self.norms[elements, None]
+        with np.errstate(all="ignore"):  # damage may have left any number
+            return found if self.norms is None else found * self.norms[elements, None]
 
 
 def open_remains(
@@ -83,7 +91,8 @@ def open_remains(
     if header is None or header.dimension != dimension:
         return None
     counted, size = header.count, segment.states[LEVEL0].size
-    segment, elements, relabelled, beyond = _used(segment, header, id_map)
+    used = _used(segment, header, id_map)
+    segment, elements = used.segment, used.elements
     try:
         norms, known = segment.read_norms() if space == "cosine" else (None, 0)
     except OSError as error:
@@ -91,17 +100,34 @@ def open_remains(
     lacking = max(0, counted - len(elements.labels))
     torn = counted * header.stride > size and bool(size % header.stride and size % SECTOR)
     assert segment.header
-    folder = Folder(path, segment.header, elements, norms, known, lacking, beyond, torn, relabelled)
+    folder = Folder(
+        path,
+        segment.header,
+        elements,
+        norms,
+        known,
+        lacking,
+        used.beyond,
+        torn,
+        used.relabelled,
+        used.pages_lost,
+    )
     return folder, id_map
 
 
-def _used(
-    segment: SegmentFolder, header: Header, id_map: IdMap | None
-) -> tuple[SegmentFolder, Elements, Flags, bool]:
-    """The elements that were ever used, the segment with a header that counts these, which of them
-    have another label than they had, and whether they are more than its own counts.
+class _Used(NamedTuple):
+    """The elements that were ever used, the segment with a header that counts these, and what else
+    :class:`Folder` says of them."""
 
-    Labels begin at 1: without one, it is room for an element. If the id map counts more than the
+    segment: SegmentFolder
+    elements: Elements
+    relabelled: Flags
+    pages_lost: bool
+    beyond: bool
+
+
+def _used(segment: SegmentFolder, header: Header, id_map: IdMap | None) -> _Used:
+    """Labels begin at 1: without one, it is room for an element. If the id map counts more than the
     header, and all their labels are there, the header is wrong.
     """
     most = segment.states[LEVEL0].solid_size(MOST_BYTES, MOST_COMPRESSED) // header.stride
@@ -111,7 +137,7 @@ def _used(
     assert elements is not None
     labels = elements.labels
     held = min(header.count, len(labels))
-    relabelled = np.zeros(len(labels), bool)
+    relabelled, empty = np.zeros(len(labels), bool), labels == 0
     if held == header.count == total:  # else an older header, or fewer elements, explain them
         labels[:held], relabelled[:held] = _relabelled(labels[:held])
     used = int(np.flatnonzero(labels[:held])[-1]) + 1 if labels[:held].any() else 0
@@ -119,11 +145,10 @@ def _used(
         every = np.arange(1, total + 1, dtype=np.uint64)
         used = total if np.array_equal(np.sort(labels[:total]), every) else used
     segment = replace(segment, header=replace(header, cur_element_count=used))
-    more = used > header.count or bool(
-        len(labels) > used and 0 < int(labels[used]) <= LIKELY * used
-    )
+    more = len(labels) > used and 0 < int(labels[used]) <= LIKELY * used
     kept = Elements(labels[:used], elements.tombstoned[:used])
-    return segment, kept, relabelled[:used], more
+    beyond = used > header.count or more
+    return _Used(segment, kept, relabelled[:used], bool(empty[:used].any()), beyond)
 
 
 def _relabelled(labels: Labels) -> tuple[Labels, Flags]:
@@ -194,53 +219,73 @@ def better_half(id_map: IdMap) -> IdMap:
     return replace(id_map, id_to_label=id_map.label_to_id, label_to_id=nothing)
 
 
-def faulty_vectors(folder: Folder) -> Flags:
-    """bool (held,): vectors that cannot be what Chroma stored."""
-    faults = VectorFaults(folder.norms)
-    held = len(folder.elements.labels)
+@dataclass(frozen=True, slots=True)
+class Flaws:
+    """What damage did to the vectors of a folder, or may have done.
+
+    Attributes:
+        faulty: bool (held,): it cannot be what Chroma stored.
+        doubtful: bool (held,): damage to its links or to the label before these may have reached
+            it, or it has the label by guess.
+        norms_lost: length.bin is older than the elements, under cosine.
+    """
+
+    faulty: Flags
+    doubtful: Flags
+    norms_lost: bool
+
+
+def flaws_of(folder: Folder) -> Flaws:
+    """Look at every element.
+
+    What came upon a vector from before it changed the links of the same element, and the last of
+    them for certain. Of pages that a loss of power took, zeros are left within large vectors too:
+    these count where a label was lost as well.
+    """
+    header, labels = folder.header, folder.elements.labels
+    held = len(labels)
+    room = open_segment(folder.path).states[LEVEL0].size // header.stride
+    limit = GROWN * max(room, held + folder.lacking)
+    faults, doubtful = VectorFaults(folder.norms), folder.relabelled.copy()
+    changed = folder.relabelled | (labels == 0) | (labels > held + folder.lacking)
+    behind = np.append(False, changed)[:-1]
+    sectors = bool(changed.any())
 
     def visit(chunk: Chunk) -> None:
         chunk.elements["flags"] = 0  # a delete mark may be damage, too
         faults.visit(chunk)
+        part = slice(chunk.first, chunk.first + len(chunk.elements))
+        links, degrees = chunk.elements["neighbours"], chunk.elements["degree"]
+        outside = links >= limit
+        if outside.any():
+            last = links.shape[1] - 1 - np.argmax(links[:, ::-1] != 0, axis=1)
+            doubtful[part] |= outside[np.arange(len(links)), last]
+        if sectors:
+            used = np.arange(links.shape[1]) < degrees[:, None]
+            unsound = (degrees == 0) | (degrees > links.shape[1]) | (used & outside).any(axis=1)
+            doubtful[part] |= (behind[part] & unsound) | _with_empty_sectors(chunk, header)
 
     _visit(folder, visit)
     faulty = np.zeros(held, bool)
     for places in faults.elements.values():
         faulty[places] = True
-    return faulty
-
-
-def doubtful_vectors(folder: Folder) -> Flags:
-    """bool (held,): vectors that the damage may have reached which changed a label.
-
-    Between a label and the next vector lie the links of that one: what reached the vector changed
-    them. Of pages that a loss of power took, zeros are left in the middle of large vectors too.
-    """
-    labels, count = folder.elements.labels, len(folder.elements.labels) + folder.lacking
-    doubtful = folder.relabelled.copy()
-    changed = folder.relabelled | (labels == 0) | (labels > count)
-    behind = np.append(False, changed)[:-1]
-
-    def visit(chunk: Chunk) -> None:
-        part = slice(chunk.first, chunk.first + len(chunk.elements))
-        links, degrees = chunk.elements["neighbours"], chunk.elements["degree"]
-        used = np.arange(links.shape[1]) < degrees[:, None]
-        sound = (degrees > 0) & (degrees <= links.shape[1]) & ~(used & (links >= count)).any(axis=1)
-        doubtful[part] |= (behind[part] & ~sound) | _with_empty_sectors(chunk, folder.header)
-
-    if changed.any():
-        _visit(folder, visit)
-    return doubtful
+    invalid = faults.elements.get("norm-invalid", [])
+    old = bool(invalid) and (len(invalid) > EXCEPTIONS or invalid[-1] == held - 1)
+    return Flaws(faulty, doubtful, folder.norms is not None and (old or folder.known_norms < held))
 
 
 def _with_empty_sectors(chunk: Chunk, header: Header) -> Flags:
-    """bool (elements,): those of whose vector all is zero that lies in some sector of the file."""
-    vectors = chunk.elements["vector"]
-    begin = (chunk.first + np.arange(len(vectors))) * header.stride + header.offset_data
-    sector = (begin[:, None] + 4 * np.arange(vectors.shape[1])) // SECTOR
-    sector -= sector[0, 0]
-    filled = np.bincount(sector.ravel(), weights=(vectors != 0).ravel())
-    return np.asarray((filled[sector] == 0).any(axis=1))
+    """bool (elements,): all of the vector that lies in some sector of the file is zero."""
+    filled = chunk.elements["vector"] != 0
+    count, dimension = filled.shape
+    begin = (chunk.first + np.arange(count)) * header.stride + header.offset_data
+    sector = (begin[:, None] + 4 * np.arange(dimension)) // SECTOR - begin[:, None] // SECTOR
+    width = int(sector.max(initial=0)) + 1
+    place = (sector + width * np.arange(count)[:, None]).ravel()
+    there = np.bincount(place, minlength=count * width)
+    full = np.bincount(place, weights=filled.ravel(), minlength=count * width)
+    empty = (there > 0) & (full == 0)
+    return np.asarray(empty.reshape(count, width).any(axis=1))
 
 
 def was_cut(folder: Folder) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 from hnswcheck.checks.ledger import VECTOR_OF, check_watermark
 from hnswcheck.checks.proof import FolderProof, Grade, Grades, judge_folder, read_log
 from hnswcheck.checks.proofs import proofs_of
-from hnswcheck.checks.remains import Folder, doubtful_vectors, faulty_vectors, open_remains
+from hnswcheck.checks.remains import Folder, flaws_of, open_remains
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.database import Database
@@ -132,8 +132,7 @@ def salvage(database: Database, target: Target) -> Salvage:
             if opened is None:
                 continue
             folder, id_map = opened
-            faulty, doubtful = faulty_vectors(folder), doubtful_vectors(folder)
-            witness = Witness(folder, faulty, doubtful, id_map, records, log, target, database)
+            witness = Witness(folder, flaws_of(folder), id_map, records, log, target, database)
             found_by = list(proofs_of(witness))
         except StoreUnreadable:
             assert path

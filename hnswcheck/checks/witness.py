@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.checks.proof import FolderProof, LogProof
-from hnswcheck.checks.remains import Folder, was_cut
-from hnswcheck.checks.vectors import differs
+from hnswcheck.checks.proof import FolderProof, Grade, LogProof
+from hnswcheck.checks.remains import Flaws, Folder, was_cut
+from hnswcheck.checks.vectors import differs, rows_in_index
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels
+from hnswcheck.disk.record_ids import others_have
 from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import Flags, Ints, Strings, positions
 from hnswcheck.disk.wal import read_wal_vectors
@@ -20,8 +21,8 @@ from hnswcheck.target import Target
 
 #: Records that are asked of when a folder is, the latest first.
 WITNESSES = 1000
-#: So many pairs of an id map damage may have changed, where all others are as they must be.
-EXCEPTIONS = 2
+#: So many ids are looked for in other collections.
+SAMPLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,13 @@ class Witness:
     """A folder that is asked about the records of a collection.
 
     Attributes:
-        faulty: bool (held,): its elements whose vector cannot be what Chroma stored.
-        doubtful: bool (held,): those that damage may have reached which changed a label.
         id_map: what is left of it.
         records: after replay.
         log: what the log says of them.
     """
 
     folder: Folder
-    faulty: Flags
-    doubtful: Flags
+    flaws: Flaws
     id_map: IdMap | None
     records: Records
     log: LogProof
@@ -50,19 +48,42 @@ class Witness:
         """The folder is where the segment's has to be."""
         return self.folder.path == self.target.folder
 
-    def belongs(self, element: Ints, whole_account: bool) -> bool:
+    def belongs(self, element: Ints, named: Flags, whole_account: bool) -> bool:
         """Whether the elements are those that the id map is about, and no other collection's.
 
         The log tells, by a vector that only the add of its record wrote; where it has none of
         these, that as many elements are there as labels, or were before the file was cut.
         """
         log = self.log
-        there = (element >= 0) & ~flagged(self.faulty, element)
+        there = (element >= 0) & ~flagged(self.flaws.faulty, element)
         only = np.flatnonzero(there & (log.seq_ids > 0) & (log.made == log.seq_ids))
         same = set(self.compared({int(log.seq_ids[i]): int(element[i]) for i in only.tolist()}))
         if same or not whole_account:
             return True in same
-        return not self.folder.lacking or was_cut(self.folder)
+        return self.is_no_others(named) and (not self.folder.lacking or was_cut(self.folder))
+
+    def is_no_others(self, named: Flags) -> bool:
+        """Whether this can be no other collection's folder, by the ids that it names.
+
+        Args:
+            named: bool (n,): those of these records.
+        """
+        count = len(self.id_map.id_to_label.ids) if self.id_map else 0
+        there = np.flatnonzero(named)
+        some = there[np.linspace(0, len(there) - 1, min(len(there), SAMPLE)).astype(np.int64)]
+        ids = [self.records.ids[i] for i in some.tolist()]
+        return not (ids and others_have(self.database, self.target.collection, ids, count))
+
+    def logged(self, moment: int) -> dict[bytes, int]:
+        """For each id whose vector must be that of a row of the log at a moment, its seq_id."""
+        rows, log = self.target.read_all_wal(), self.log
+        found = rows_in_index(rows, moment, self.target.history().complete)
+        touched = {row.id for row in rows if row.seq_id > moment}
+        sure = (log.grades == Grade.PROVEN) & (log.seq_ids > 0) & (log.seq_ids <= moment)
+        for i in np.flatnonzero(sure).tolist():
+            if (id := self.records.ids[i]) not in touched:
+                found[id] = int(log.seq_ids[i])
+        return found
 
     def compared(self, places: Mapping[int, int]) -> Iterator[bool]:
         """Whether elements hold the vectors of rows of the log.
@@ -76,11 +97,11 @@ class Witness:
             for vector, logged in zip(stored, page.values(), strict=True):
                 yield not differs(vector, norm, np.frombuffer(logged, "<f4"))
 
-    def has_strangers(self, ids: Strings) -> bool:
-        """Whether some are neither records nor in the log."""
+    def are_strangers(self, ids: Strings) -> Flags:
+        """bool (ids,): neither a record nor in the log."""
         rows = self.target.read_all_wal()
         known = Strings.concatenated([self.records.ids, Strings.of({row.id for row in rows})])
-        return bool((positions(ids, known) < 0).any())
+        return np.asarray(positions(ids, known) < 0)
 
     def holds(self, label: int, seq_id: int) -> bool:
         """Whether the element with a label has the vector of a row of the log."""
@@ -102,14 +123,17 @@ class Witness:
     ) -> FolderProof:
         """All that is known once each record has its element: see :class:`FolderProof`."""
         folder = self.folder
-        damaged = flagged(self.faulty, element)
+        damaged = flagged(self.flaws.faulty, element)
         known = len(folder.elements.labels) if folder.norms is None else folder.known_norms
+        scaleless = element >= known
+        if self.flaws.norms_lost:
+            scaleless |= (self.log.made == 0) | (self.log.made != self.records.seq_ids)
         return FolderProof(
             element,
             flagged(folder.elements.tombstoned, element),
-            flagged(self.doubtful, element),
+            flagged(self.flaws.doubtful, element),
             damaged,
-            element >= known,
+            scaleless,
             mapped,
             whole_map,
             strangers,

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from hnswcheck.disk.catalog import PAGE_RECORDS, integer
+from hnswcheck.disk.catalog import PAGE_RECORDS, Collection, integer
 from hnswcheck.disk.database import Database, Row, TooLarge
 from hnswcheck.disk.strings import Strings
 from hnswcheck.disk.text import text
@@ -39,6 +39,36 @@ def read_written_since(database: Database, segment: str, seq_id: int) -> list[by
         (segment.encode(), seq_id.to_bytes(8, "big"), seq_id),
     )
     return [found for (found,) in rows if isinstance(found, bytes)]
+
+
+def others_have(
+    database: Database, collection: Collection, ids: Sequence[bytes], count: int
+) -> bool:
+    """Whether another collection has all these ids, and as many in an index of this dimension.
+
+    That is more than the records that it last wrote before its flush, and fewer than all.
+    """
+    others = database.rows(
+        "SELECT m.id, v.id FROM collections c"
+        " JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA'"
+        " JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR'"
+        " WHERE c.dimension = ? AND c.id != CAST(? AS TEXT)",
+        (collection.dimension, collection.id.encode()),
+    )
+    marks = ", ".join(["CAST(? AS TEXT)"] * len(ids))
+    for records, vectors in others:
+        ((found, every, flushed),) = database.rows(
+            f"SELECT count(CASE WHEN embedding_id IN ({marks}) THEN 1 END), count(*),"
+            " count(CASE WHEN seq_id <= max_seq_id THEN 1 END) FROM"
+            " (SELECT e.embedding_id, e.seq_id, m.seq_id AS max_seq_id FROM embeddings e"
+            " LEFT JOIN max_seq_id m ON m.segment_id = CAST(? AS TEXT)"
+            " WHERE e.segment_id = CAST(? AS TEXT))",
+            (*ids, vectors, records),
+        )
+        sizes = integer(flushed, "count"), integer(every, "count")
+        if found == len(ids) and sizes[0] <= count <= sizes[1]:
+            return True
+    return False
 
 
 IDS_QUERY = """
