@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hnswcheck.checks.flaws import EXCEPTIONS
 from hnswcheck.checks.proof import FolderProof
-from hnswcheck.checks.remains import EXCEPTIONS
 from hnswcheck.checks.witness import Witness, flagged
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels, repeated_labels

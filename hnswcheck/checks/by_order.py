@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hnswcheck.checks.flaws import EXCEPTIONS
 from hnswcheck.checks.order import Hints, Order, find_order
 from hnswcheck.checks.proof import FolderProof, Grade
-from hnswcheck.checks.remains import EXCEPTIONS
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import Labels, find_labels, repeated_labels

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hnswcheck.checks.flaws import flaws_of
 from hnswcheck.checks.ledger import VECTOR_OF, check_watermark
 from hnswcheck.checks.proof import FolderProof, Grade, Grades, judge_folder, read_log
 from hnswcheck.checks.proofs import proofs_of
-from hnswcheck.checks.remains import Folder, flaws_of, open_remains
+from hnswcheck.checks.remains import Folder, open_remains
 from hnswcheck.checks.vectors import Floats
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.database import Database

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hnswcheck.checks.flaws import Flaws, was_cut
 from hnswcheck.checks.proof import FolderProof, Grade, LogProof
-from hnswcheck.checks.remains import Flaws, Folder, was_cut
+from hnswcheck.checks.remains import Folder
 from hnswcheck.checks.vectors import differs, rows_in_index
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.idmap import IdMap
