@@ -9,11 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from hnswcheck.checks.flaws import EXCEPTIONS
-from hnswcheck.checks.proof import FolderProof
+from hnswcheck.checks.proof import FolderProof, only_made
 from hnswcheck.checks.witness import Witness, flagged
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels, repeated_labels
-from hnswcheck.disk.strings import positions
 
 
 def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
@@ -32,23 +31,18 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         return None
     numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
     element = find_labels(labels, numbers)
-    inferred = np.zeros(len(numbers), bool)
-    alike = np.zeros(len(numbers), bool)
+    alike, inferred = np.zeros(len(numbers), bool), np.zeros(len(numbers), bool)
     if id_map is not None:
         pairs = id_map.id_to_label
-        at = positions(pairs.ids, records.ids)
-        named = pairs.labels.astype(np.uint64)
-        same = (at >= 0) & (named == (at + 1).astype(np.uint64))
-        wrong = ~same & (named <= counted) & (named > 0)
-        if w.are_strangers(pairs.ids.take(np.flatnonzero((at < 0) & (named > len(numbers))))).any():
+        likeness = w.likeness(
+            pairs, numbers, (pairs.labels > 0) & (pairs.labels <= min(counted, len(numbers)))
+        )
+        if likeness is None:
             return None
-        if np.count_nonzero(wrong) > EXCEPTIONS:
-            return None
-        inferred[np.isin(numbers, named[wrong])] = True
-        inferred[at[wrong & (at >= 0)]] = True
+        inferred = likeness[1]
         whole = id_map.problem is None and not folder.beyond
         if whole and id_map.total_elements_added == len(labels):
-            alike[at[same]] = True
+            alike = likeness[0]
     there = (element >= 0) & ~flagged(w.flaws.faulty, element)
     logged = np.flatnonzero(there & (log.seq_ids > 0))
     confirmed = set(w.compared({int(log.seq_ids[i]): int(element[i]) for i in logged.tolist()}))
@@ -71,10 +65,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
 
 def _only_added(w: Witness) -> bool:
     """Whether nothing ever happened to the records of this collection but that they were added."""
-    log, records = w.log, w.records
-    never_again = (log.made > 0) & (log.made == records.seq_ids)
-    in_order = (np.diff(records.seq_ids) > 0).all()
-    rows = w.target.read_all_wal()
-    return bool(len(never_again) and never_again.all() and in_order) and all(
-        row.operation in ("add", "upsert") for row in rows
-    )
+    records = w.records
+    in_order = len(records.ids) > 0 and (np.diff(records.seq_ids) > 0).all()
+    only_adds = all(row.operation in ("add", "upsert") for row in w.target.read_all_wal())
+    return bool(in_order and only_made(records, w.log).all()) and only_adds

@@ -8,11 +8,11 @@ import numpy as np
 
 from hnswcheck.checks.flaws import EXCEPTIONS
 from hnswcheck.checks.order import Hints, Order, find_order
-from hnswcheck.checks.proof import FolderProof, Grade
+from hnswcheck.checks.proof import FolderProof, Grade, only_made
 from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import Labels, find_labels, repeated_labels
-from hnswcheck.disk.strings import Flags, positions
+from hnswcheck.disk.strings import Flags
 
 
 def despite(w: Witness, id_map: IdMap) -> FolderProof | None:
@@ -21,27 +21,21 @@ def despite(w: Witness, id_map: IdMap) -> FolderProof | None:
     Damage may have changed these, or their records in sqlite. Any other history would show
     in more of them, as each label that it hands out moves all that follow.
     """
-    folder, log = w.folder, w.log
+    folder = w.folder
     order = the_order(w, np.zeros(len(w.records.ids), np.uint64), {})
     if order is None or not order.sure:
         return None
-    pairs, elements = id_map.id_to_label, folder.elements
-    labels = pairs.labels.astype(np.uint64)
-    at = positions(pairs.ids, w.records.ids)
+    elements = folder.elements
+    labels = id_map.id_to_label.labels.astype(np.uint64)
     live = np.isin(labels, elements.labels[~elements.tombstoned])
-    same = (at >= 0) & (order.labels[at] == labels)
-    wrong = live & ~same
-    if np.count_nonzero(wrong) > EXCEPTIONS or np.count_nonzero(same) <= EXCEPTIONS:
+    likeness = w.likeness(id_map.id_to_label, order.labels, live)
+    if likeness is None or np.count_nonzero(likeness[0]) <= EXCEPTIONS:
         return None
-    if w.are_strangers(pairs.ids.take(np.flatnonzero((at < 0) & ~live))).any():
-        return None  # newer than sqlite
     counts = {id_map.total_elements_added, len(elements.labels), folder.header.count}
-    changed = (log.made == 0) | (log.made != w.records.seq_ids)
-    if (len(counts) > 1 or folder.lacking or folder.beyond) and changed[order.labels > 0].any():
-        return None  # elements may be of several moments
-    disputed = np.isin(order.labels, labels[wrong])
-    disputed[at[wrong & (at >= 0)]] = True
-    return by_order(w, order, disputed)
+    several = len(counts) > 1 or folder.lacking or folder.beyond  # moments, it may be
+    if several and not only_made(w.records, w.log)[order.labels > 0].all():
+        return None
+    return by_order(w, order, likeness[1])
 
 
 def the_order(w: Witness, known: Labels, strangers: Mapping[bytes, int]) -> Order | None:

@@ -203,12 +203,17 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades
             return grades
         grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
         if folder.belongs:
-            made_only = (log.made > 0) & (log.made == records.seq_ids)
-            grades[there & ((records.seq_ids <= folder.after) | made_only)] = Grade.PROVEN
+            sure = (records.seq_ids <= folder.after) | only_made(records, log)
+            grades[there & sure] = Grade.PROVEN
     grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
     grades[folder.inferred & (grades == Grade.PROVEN)] = Grade.INFERRED
     grades[there & (folder.tombstoned | folder.doubtful)] = Grade.SUSPECT
     return grades
+
+
+def only_made(records: Records, log: LogProof) -> Flags:
+    """bool (n,): the operation that made the record is the last one on it."""
+    return np.asarray((log.made > 0) & (log.made == records.seq_ids))
 
 
 def made_from(records: Records, log: LogProof) -> Ints:

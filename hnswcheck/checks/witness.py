@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.checks.flaws import Flaws, was_cut
-from hnswcheck.checks.proof import FolderProof, Grade, LogProof
+from hnswcheck.checks.flaws import EXCEPTIONS, Flaws, was_cut
+from hnswcheck.checks.proof import FolderProof, Grade, LogProof, only_made
 from hnswcheck.checks.remains import Folder
 from hnswcheck.checks.vectors import differs, rows_in_index
 from hnswcheck.disk.database import Database
-from hnswcheck.disk.idmap import IdMap
-from hnswcheck.disk.labels import find_labels
+from hnswcheck.disk.idmap import IdMap, Pairs
+from hnswcheck.disk.labels import Labels, find_labels
 from hnswcheck.disk.record_ids import others_have
 from hnswcheck.disk.records import Records
 from hnswcheck.disk.strings import Flags, Ints, Strings, positions
@@ -109,6 +109,30 @@ class Witness:
         at = find_labels(self.folder.elements.labels, np.array([label], np.uint64))
         return all(self.compared({seq_id: int(at[0])}))
 
+    def likeness(self, pairs: Pairs, labels: Labels, possible: Flags) -> tuple[Flags, Flags] | None:
+        """Which records have these labels by an id map as well, and for which it speaks against.
+
+        None where it does so for more than damage changes, or names ids of a later moment.
+
+        Args:
+            labels: uint64 (n,): of the records, at least one; 0 where it is not known.
+            possible: bool (pairs,): the label can be a record's.
+
+        Returns:
+            bool (n,), bool (n,).
+        """
+        at = positions(pairs.ids, self.records.ids)
+        named = pairs.labels.astype(np.uint64)
+        same = (at >= 0) & (labels[at] == named)
+        wrong = possible & ~same
+        later = np.flatnonzero((at < 0) & ~possible)
+        if np.count_nonzero(wrong) > EXCEPTIONS or self.are_strangers(pairs.ids.take(later)).any():
+            return None
+        alike, disputed = np.zeros(len(labels), bool), np.isin(labels, named[wrong])
+        alike[at[same]] = True
+        disputed[at[wrong & (at >= 0)]] = True
+        return alike, disputed
+
     def proof(
         self,
         element: Ints,
@@ -128,7 +152,7 @@ class Witness:
         known = len(folder.elements.labels) if folder.norms is None else folder.known_norms
         scaleless = element >= known
         if self.flaws.norms_lost:
-            scaleless |= (self.log.made == 0) | (self.log.made != self.records.seq_ids)
+            scaleless |= ~only_made(self.records, self.log)
         return FolderProof(
             element,
             flagged(folder.elements.tombstoned, element),
