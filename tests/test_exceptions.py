@@ -172,7 +172,7 @@ def test_what_changed_a_label_may_have_reached_the_next_vector(flushed: Written)
     assert wrongly_proven(flushed.store, flushed.truth) == []
 
 
-@pytest.mark.parametrize("content", [b"\0", b"\xee"])
+@pytest.mark.parametrize("content", [b"\0", b"\xef"])
 def test_where_all_were_only_added_lost_bytes_cost_what_they_hit(
     content: bytes, added_only: Written
 ) -> None:

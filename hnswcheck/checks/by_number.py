@@ -24,9 +24,10 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
     folder, log, records = w.folder, w.log, w.records
     labels = folder.elements.labels
     counted = len(labels) + folder.lacking
-    possible = labels[(labels > 0) & (labels <= counted)]
-    newer = int(possible.max(initial=0)) > len(records.ids) or folder.elements.tombstones
-    several = len(repeated_labels(possible))  # writers
+    possible = (labels > 0) & (labels <= counted)
+    deleted = folder.elements.tombstoned & possible & ~w.flaws.doubtful
+    newer = int(labels[possible].max(initial=0)) > len(records.ids) or deleted.any()
+    several = len(repeated_labels(labels[possible]))  # writers
     if newer or several or not (w.target.integers and _only_added(w)):
         return None
     numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
