@@ -51,7 +51,7 @@ def by_id_map(w: Witness, id_map: IdMap, disputed: Flags) -> FolderProof:
     labels[mapped] = pairs.labels[at[mapped]]
     absent = id_map.id_to_label.labels[placement.element < 0]
     cut_off = 0 < len(absent) <= folder.lacking
-    total = id_map.total_elements_added or 0
+    total = max(0, id_map.total_elements_added or 0)
     stray = placement.unmapped & (folder.elements.labels <= np.uint64(total))
     moment, covered, balanced = None, False, False
     if id_map.problem is None:

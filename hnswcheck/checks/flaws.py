@@ -18,6 +18,8 @@ from hnswcheck.disk.strings import Flags
 EXCEPTIONS = 2
 #: Links in pages of a later flush lead to elements that are not there: not to so many times more.
 GROWN = 16
+#: Chroma's norm is the root of a float32 sum of squares, from the least to the largest of these.
+LEAST_NORM, MOST_NORM = 3.7e-23, 1.85e19
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,13 @@ class Flaws:
         faulty: bool (held,): it cannot be what Chroma stored.
         doubtful: bool (held,): damage to its links or to the label before these may have reached
             it, or it has the label by guess.
-        norms_lost: length.bin is older than the elements, under cosine.
+        scaleless: bool (held,): length.bin has no norm for it that Chroma would write.
+        norms_lost: length.bin is older than the elements.
     """
 
     faulty: Flags
     doubtful: Flags
+    scaleless: Flags
     norms_lost: bool
 
 
@@ -69,9 +73,13 @@ def flaws_of(folder: Folder) -> Flaws:
     faulty = np.zeros(held, bool)
     for places in faults.elements.values():
         faulty[places] = True
-    invalid = faults.elements.get("norm-invalid", [])
-    old = bool(invalid) and (len(invalid) > EXCEPTIONS or invalid[-1] == held - 1)
-    return Flaws(faulty, doubtful, folder.norms is not None and (old or folder.known_norms < held))
+    if folder.norms is None:
+        return Flaws(faulty, doubtful, np.zeros(held, bool), norms_lost=False)
+    norms = folder.norms[:held]
+    scaleless = (norms != 0) & ~((norms > LEAST_NORM) & (norms < MOST_NORM))
+    old = np.count_nonzero(scaleless) > EXCEPTIONS or scaleless[-1:].any()
+    scaleless |= np.arange(held) >= folder.known_norms
+    return Flaws(faulty, doubtful, scaleless, bool(old) or folder.known_norms < held)
 
 
 def _with_empty_sectors(chunk: Chunk, header: Header) -> Flags:

@@ -17,8 +17,6 @@ Floats = NDArray[np.float32]
 NORM_TOLERANCE = 1e-3
 #: The same for a vector that was normalised, stored, and multiplied by its norm again.
 WAL_TOLERANCE = 1e-4
-#: A norm is the root of a float32 sum of squares: between those of the least and the largest one.
-LEAST_NORM, MOST_NORM = 3.7e-23, 1.85e19
 
 
 class VectorFaults:
@@ -53,9 +51,7 @@ class VectorFaults:
         # multiplies the vector with 1e30; where they are too large, it stores zeros.
         judged = live & finite & (squares > 0) & (unit | (norms != 0))
         self._add("vector-not-normalised", judged & ~unit, chunk.first)
-        self._add(
-            "norm-invalid", judged & ~((norms > LEAST_NORM) & (norms < MOST_NORM)), chunk.first
-        )
+        self._add("norm-invalid", judged & ~(np.isfinite(norms) & (norms > 0)), chunk.first)
 
     def _add(self, kind: str, faulty: Flags, first: int) -> None:
         if faulty.any():

@@ -149,8 +149,7 @@ class Witness:
         """All that is known once each record has its element: see :class:`FolderProof`."""
         folder = self.folder
         damaged = flagged(self.flaws.faulty, element)
-        known = len(folder.elements.labels) if folder.norms is None else folder.known_norms
-        scaleless = element >= known
+        scaleless = flagged(self.flaws.scaleless, element)
         if self.flaws.norms_lost:
             scaleless |= ~only_made(self.records, self.log)
         return FolderProof(
