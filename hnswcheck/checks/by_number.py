@@ -10,7 +10,7 @@ import numpy as np
 
 from hnswcheck.checks.flaws import EXCEPTIONS
 from hnswcheck.checks.proof import FolderProof, only_made
-from hnswcheck.checks.witness import Witness, flagged
+from hnswcheck.checks.witness import Witness
 from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels, repeated_labels
 
@@ -21,7 +21,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
 
     What confirms them is a vector of the log; where it has none, the id map and all counts.
     """
-    folder, log, records = w.folder, w.log, w.records
+    folder, records = w.folder, w.records
     labels = folder.elements.labels
     counted = len(labels) + folder.lacking
     possible = (labels > 0) & (labels <= counted)
@@ -44,9 +44,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         whole = id_map.problem is None and not folder.beyond
         if whole and id_map.total_elements_added == len(labels):
             alike = likeness[0]
-    there = (element >= 0) & ~flagged(w.flaws.faulty, element)
-    logged = np.flatnonzero(there & (log.seq_ids > 0))
-    confirmed = set(w.compared({int(log.seq_ids[i]): int(element[i]) for i in logged.tolist()}))
+    confirmed = w.said_by_log(element)
     if not confirmed and np.count_nonzero(alike) > EXCEPTIONS and w.is_no_others(alike):
         confirmed = {True}
     if confirmed != {True}:

@@ -55,13 +55,17 @@ class Witness:
         The log tells, by a vector that only the add of its record wrote; where it has none of
         these, that as many elements are there as labels, or were before the file was cut.
         """
-        log = self.log
-        there = (element >= 0) & ~flagged(self.flaws.faulty, element)
-        only = np.flatnonzero(there & (log.seq_ids > 0) & (log.made == log.seq_ids))
-        same = set(self.compared({int(log.seq_ids[i]): int(element[i]) for i in only.tolist()}))
+        same = self.said_by_log(element)
         if same or not whole_account:
             return True in same
         return self.is_no_others(named) and (not self.folder.lacking or was_cut(self.folder))
+
+    def said_by_log(self, element: Ints) -> set[bool]:
+        """Whether elements have the vectors that only the adds of their records wrote."""
+        log = self.log
+        there = (element >= 0) & ~flagged(self.flaws.faulty, element)
+        only = np.flatnonzero(there & (log.seq_ids > 0) & (log.made == log.seq_ids))
+        return set(self.compared({int(log.seq_ids[i]): int(element[i]) for i in only.tolist()}))
 
     def is_no_others(self, named: Flags) -> bool:
         """Whether this can be no other collection's folder, by the ids that it names.
@@ -100,6 +104,8 @@ class Witness:
 
     def are_strangers(self, ids: Strings) -> Flags:
         """bool (ids,): neither a record nor in the log."""
+        if not len(ids):
+            return np.zeros(0, bool)
         rows = self.target.read_all_wal()
         known = Strings.concatenated([self.records.ids, Strings.of({row.id for row in rows})])
         return np.asarray(positions(ids, known) < 0)
