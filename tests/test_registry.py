@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
+import shutil
 import sqlite3
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,24 +103,18 @@ def busy(target: Path) -> set[str]:
 
 
 def changed(target: Path) -> set[str]:
-    """A database in WAL mode has to be copied, and is written to all the time."""
+    """A database in WAL mode has to be copied; somebody writes while each copy is made."""
     store = unpack(WAL_MODES[0], target)
-    stop = threading.Event()
+    copy, numbers = shutil.copyfile, itertools.count(1)
 
-    def commit() -> None:
+    def written_meanwhile(source: Path, target: Path) -> None:
+        copy(source, target)
         with contextlib.closing(sqlite3.connect(store / "chroma.sqlite3")) as database:
-            number = 0
-            while not stop.wait(0.002):
-                number += 1
-                database.execute(f"PRAGMA user_version = {number}")
+            database.execute(f"PRAGMA user_version = {next(numbers)}")
 
-    writer = threading.Thread(target=commit)
-    writer.start()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "copyfile", written_meanwhile)
         return produced(store)
-    finally:
-        stop.set()
-        writer.join()
 
 
 def unreadable(target: Path) -> set[str]:
