@@ -369,8 +369,9 @@ _KINDS = (
     Kind(
         "vector-differs-from-wal", "vectors", "error",
         "vectors other than the log has for the same records",
-        "One of the two is damaged. Queries rank these records by the vector in the index. Chroma"
-        " itself loses an update in one case: that of the only element an index has.",
+        "One of the two is damaged, or the whole index is another collection's or of another"
+        " moment: of most vectors the log has no copy. Queries rank by the vectors in the index."
+        " Chroma itself loses an update in one case: that of the only element an index has.",
         f"{KEEP} Then update these ids with their embeddings.",
     ),
     # --- engine ----------------------------------------------------------------------------------

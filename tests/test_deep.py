@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from stores import unpack
+from histories import adds, play
+from stores import rest, segment_folders, unpack
 
 import hnswcheck
 from hnswcheck.checks.vectors import VectorFaults
@@ -48,6 +51,40 @@ def test_chromas_fork_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     report = hnswcheck.audit(unpack("0.6.3-exactly-flushed", tmp_path), "deep")
     assert [one.id for one in report.findings] == ["engine-not-asked"]
+
+
+def test_the_last_row_of_a_purged_log_knows_the_folder_of_another_collection(
+    tmp_path: Path,
+) -> None:
+    """The same ids under two models: labels, links and id map all agree."""
+    pytest.importorskip("chromadb", reason="it writes the two collections")
+    store = tmp_path / "store"
+    for collection in ("docs", "other"):
+        steps = [("add", ids, [f"{id}-{collection}" for id in ids]) for _, ids, _ in adds(40)]
+        play(store, *steps, collection=collection)
+    rest(store)
+    assert found(store) == set()
+    one, two = segment_folders(store)
+    one.rename(tmp_path / "one")
+    two.rename(one)
+    (tmp_path / "one").rename(two)
+    rest(store)
+    report = hnswcheck.audit(store, "deep")
+    assert [(one.id, one.sample) for one in report.findings] == [
+        ("vector-differs-from-wal", ("r39",))
+    ] * 2
+
+
+def test_an_add_that_chroma_ignored_is_not_expected_in_the_index(tmp_path: Path) -> None:
+    """It is the last row of the log, and its record has another vector."""
+    pytest.importorskip("chromadb", reason="it ignores the add")
+    store = tmp_path / "store"
+    play(store, *adds(39), ("add", ["r7"], ["r7-ignored"]))
+    with closing(sqlite3.connect(store / "chroma.sqlite3")) as database:
+        rows = database.execute("SELECT id, operation FROM embeddings_queue").fetchall()
+    assert rows == [("r7", 0)]
+    rest(store)
+    assert found(store) == set()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hnswcheck.checks.vectors import WAL_TOLERANCE
 from hnswcheck.disk.catalog import watermark
 from hnswcheck.disk.database import Database
 from hnswcheck.disk.manifest import Manifest, as_text
-from hnswcheck.disk.record_ids import read_written_since
+from hnswcheck.disk.records import read_written_since
 from hnswcheck.disk.segment import peek_id_map
 from hnswcheck.disk.strings import Ints, Strings, find, positions
 from hnswcheck.target import Target, replay_start

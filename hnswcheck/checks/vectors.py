@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,9 @@ class VectorFaults:
             self.elements.setdefault(kind, []).extend(found)
 
 
-def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[bytes, int]:
+def rows_in_index(
+    rows: Sequence[WalRow], start: int, complete: bool, written: Mapping[bytes, int]
+) -> dict[bytes, int]:
     """For each id whose vector must be that of a row, the row's seq_id.
 
     Ids that rows past ``start`` touch are left out: an interrupted flush may have them already.
@@ -67,6 +69,8 @@ def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[by
     Args:
         rows: all that the log has of the collection, in order.
         complete: the log was never purged, so an id that it has not seen was not there.
+        written: the last operation on records; an add that is the last made its record, as Chroma
+            ignores an add of an id that is there.
     """
     expected: dict[bytes, int] = {}
     exists: dict[bytes, bool | None] = {}
@@ -78,7 +82,8 @@ def rows_in_index(rows: Sequence[WalRow], start: int, complete: bool) -> dict[by
             exists[row.id] = None
             expected.pop(row.id, None)
             continue
-        there = exists.get(row.id, False if complete else None)
+        made = row.operation == "add" and written.get(row.id) == row.seq_id
+        there = exists.get(row.id, False if complete or made else None)
         match row.operation:
             case "delete":
                 exists[row.id] = False

@@ -30,17 +30,6 @@ def count_records(database: Database) -> dict[str, int]:
     return {text(segment): integer(count, "count") for segment, count in rows}
 
 
-def read_written_since(database: Database, segment: str, seq_id: int) -> list[bytes]:
-    """Ids of the records of a metadata segment that were last written after a seq_id."""
-    seq_id = min(max(seq_id, 0), (1 << 63) - 1)
-    rows = database.rows(
-        "SELECT embedding_id FROM embeddings WHERE segment_id = CAST(? AS TEXT)"
-        " AND CASE typeof(seq_id) WHEN 'blob' THEN seq_id > ? ELSE seq_id > ? END",
-        (segment.encode(), seq_id.to_bytes(8, "big"), seq_id),
-    )
-    return [found for (found,) in rows if isinstance(found, bytes)]
-
-
 def others_have(
     database: Database, collection: Collection, ids: Sequence[bytes], count: int
 ) -> bool:

@@ -223,6 +223,24 @@ def have_documents(database: Database, rowids: Ints) -> Flags:
     return np.isin(rowids, found)
 
 
+def read_written_since(database: Database, segment: str, seq_id: int) -> dict[bytes, int]:
+    """Ids of the records of a metadata segment that were last written after a seq_id, and when.
+
+    0 for a record whose seq_id is no number.
+    """
+    seq_id = min(max(seq_id, 0), (1 << 63) - 1)
+    rows = database.rows(
+        "SELECT embedding_id, CASE WHEN typeof(seq_id) = 'integer'"
+        " OR typeof(seq_id) = 'blob' AND length(seq_id) = 8 THEN seq_id END FROM embeddings"
+        " WHERE segment_id = CAST(? AS TEXT)"
+        " AND CASE typeof(seq_id) WHEN 'blob' THEN seq_id > ? ELSE seq_id > ? END",
+        (segment.encode(), seq_id.to_bytes(8, "big"), seq_id),
+    )
+    return {
+        id: 0 if last is None else seq_id_number(last) for id, last in rows if isinstance(id, bytes)
+    }
+
+
 def seq_id_number(seq_id: object) -> int:
     """A seq_id: an integer in 1.x, 8 bytes big-endian before.
 

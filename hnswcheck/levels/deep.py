@@ -17,6 +17,7 @@ from hnswcheck.disk.idmap import IdMap
 from hnswcheck.disk.labels import find_labels
 from hnswcheck.disk.level0 import Chunk, Elements, read_vectors
 from hnswcheck.disk.links import LinkLists
+from hnswcheck.disk.records import read_written_since
 from hnswcheck.disk.segment import LEVEL0, Advance, SegmentFolder
 from hnswcheck.disk.strings import find
 from hnswcheck.disk.text import text
@@ -121,9 +122,11 @@ def _names(faulty: list[int], elements: Elements, id_map: IdMap | None) -> Itera
 
 def _rows_in_index(target: Target, database: Database) -> dict[bytes, int]:
     """For each id whose vector must be that of a row of the log, the row's seq_id."""
-    if not target.start_known:
+    rows, records = target.read_all_wal(), target.collection.metadata
+    if not (target.start_known and rows and records):
         return {}
-    return rows_in_index(target.read_all_wal(), target.start, is_complete(database))
+    written = read_written_since(database, records.id, rows[0].seq_id - 1)
+    return rows_in_index(rows, target.start, is_complete(database), written)
 
 
 def _check_log(
