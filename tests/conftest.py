@@ -1,4 +1,4 @@
-"""What cuts actions short, and Hypothesis profiles; HYPOTHESIS_PROFILE chooses one.
+"""What the tests of a run share, and Hypothesis profiles; HYPOTHESIS_PROFILE chooses one.
 
 "ci", the default, draws the same examples every time. "thorough" draws many new ones.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 from crashes import build_tracer, can_fail, may_trace, prepare_worker
 from hypothesis import HealthCheck, settings
+from stores import TEST_RUN
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -33,6 +36,17 @@ settings.register_profile(
     suppress_health_check=SLOW,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers have what their controller made, also where Ctrl-C is not for a background job."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if TEST_RUN not in os.environ:
+        shared = tempfile.TemporaryDirectory()
+        os.environ[TEST_RUN] = shared.name
+        config.add_cleanup(shared.cleanup)
+
 
 #: Trials mostly sleep: sqlite syncs, and an audit waits for the clock of the files to tick.
 WORKERS = 4

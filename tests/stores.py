@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 import re
 import shutil
 import stat
@@ -27,6 +29,9 @@ import hnswcheck
 REPOSITORY = Path(__file__).parents[1]
 CORPUS = REPOSITORY / "fixtures" / "corpus"
 NAMES = sorted(path.name.removesuffix(".json") for path in CORPUS.glob("*.json"))
+
+#: Names the directory that all workers of a test run share.
+TEST_RUN = "HNSWCHECK_TEST_RUN"
 
 #: One fixture for each kind of store that a reader has to treat differently.
 SOUND = "1.5.9-exactly-flushed"
@@ -208,7 +213,20 @@ Answer = hnswcheck.Report | hnswcheck.HnswcheckError
 
 @functools.cache
 def corpus_answers() -> dict[tuple[str, hnswcheck.Level], Answer]:
-    """What an audit says of every fixture at every level: a report, or why there is none."""
+    """What an audit says of every fixture at every level: a report, or why there is none.
+
+    Asked by one of the workers of a run, for all.
+    """
+    kept = Path(os.environ[TEST_RUN]) / "corpus-answers"
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(_all_answers()))
+    answers: dict[tuple[str, hnswcheck.Level], Answer] = pickle.loads(kept.read_bytes())  # noqa: S301
+    return answers
+
+
+def _all_answers() -> dict[tuple[str, hnswcheck.Level], Answer]:
     halves = [NAMES[::2], NAMES[1::2]]
     with ProcessPoolExecutor(len(halves), multiprocessing.get_context("spawn")) as pool:
         return {key: answer for part in pool.map(_answers, halves) for key, answer in part.items()}

@@ -104,10 +104,13 @@ def check(store: Path, collection: str, factor: float) -> None:
 
 
 def repaired(store: Path, embed: object = "own", **options: object) -> hnswcheck.RepairReport:
-    options = {"collections": ["docs"], "batch": 10, **options}
+    options = {"collections": ["docs"], "batch": 10, "verify": "audit", **options}
     report = hnswcheck.repair(store, embed=embed, **options)  # type: ignore[arg-type]
     assert report.after is not None
     return report
+
+
+OPTIONS = ("--batch-size", "10", "--verify", "audit")
 
 
 def command(store: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -115,7 +118,7 @@ def command(store: Path, *arguments: str, **variables: str) -> subprocess.Popen[
     code = "import embedders, hnswcheck.cli; embedders.register(); hnswcheck.cli.main()"
     path = os.pathsep.join([str(TESTS), str(REPOSITORY)])
     return subprocess.Popen(
-        [sys.executable, "-c", code, "repair", str(store), "--batch-size", "10", *arguments],
+        [sys.executable, "-c", code, "repair", str(store), *OPTIONS, *arguments],
         env=environment(**variables) | {"PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -599,7 +599,7 @@ def repaired(store: Path, scratch: Path) -> tuple[hnswcheck.RepairReport, Mappin
     shutil.copytree(store, copy)
     rest(copy)
     accept = ("inferred", "unconfirmed", "outdated", "suspect")
-    report = hnswcheck.repair(copy, accept=accept, leave_unindexed=True)
+    report = hnswcheck.repair(copy, accept=accept, leave_unindexed=True, verify="audit")
     return report, read_by_engine(copy, scratch)
 
 
