@@ -12,7 +12,8 @@ from histories import adds, play
 from stores import rest, segment_folders, unpack
 
 import hnswcheck
-from hnswcheck.checks.vectors import VectorFaults
+from hnswcheck.checks.vectors import VectorFaults, rows_in_index
+from hnswcheck.disk.wal import Operation, WalRow
 from hnswcheck.levels import deep
 
 AUDIT = "hnswcheck.audit"
@@ -85,6 +86,15 @@ def test_an_add_that_chroma_ignored_is_not_expected_in_the_index(tmp_path: Path)
     assert rows == [("r7", 0)]
     rest(store)
     assert found(store) == set()
+
+
+def test_an_add_that_the_records_ignore_may_be_what_an_index_of_0_x_has() -> None:
+    """0.4.24 served the last vector of this history: its batch lost the one before."""
+    steps: tuple[Operation, ...] = ("add", "delete", "add", "add")
+    rows = [WalRow(seq_id, step, b"r", 32) for seq_id, step in enumerate(steps, 1)]
+    assert rows_in_index(rows, 4, True, {}, ignores=True) == {b"r": 3}
+    assert rows_in_index(rows, 4, True, {}, ignores=False) == {}
+    assert rows_in_index(rows[:3], 4, True, {}, ignores=False) == {b"r": 3}
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,12 @@ class VectorFaults:
 
 
 def rows_in_index(
-    rows: Sequence[WalRow], start: int, complete: bool, written: Mapping[bytes, int]
+    rows: Sequence[WalRow],
+    start: int,
+    complete: bool,
+    written: Mapping[bytes, int],
+    *,
+    ignores: bool,
 ) -> dict[bytes, int]:
     """For each id whose vector must be that of a row, the row's seq_id.
 
@@ -71,6 +76,8 @@ def rows_in_index(
         complete: the log was never purged, so an id that it has not seen was not there.
         written: the last operation on records; an add that is the last made its record, as Chroma
             ignores an add of an id that is there.
+        ignores: the index does so, too, as in 1.x; that of 0.4 loses what a batch deletes and adds
+            again, and then takes the next add.
     """
     expected: dict[bytes, int] = {}
     exists: dict[bytes, bool | None] = {}
@@ -93,6 +100,8 @@ def rows_in_index(
                 expected.pop(row.id, None)  # it may have been there, and then nothing happened
                 if there is False:
                     expected[row.id] = row.seq_id
+            case "add" if not ignores:
+                expected.pop(row.id, None)
             case "upsert":
                 exists[row.id] = True
                 if row.vector_bytes is not None:

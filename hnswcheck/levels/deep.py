@@ -126,7 +126,8 @@ def _rows_in_index(target: Target, database: Database) -> dict[bytes, int]:
     if not (target.start_known and rows and records):
         return {}
     written = read_written_since(database, records.id, rows[0].seq_id - 1)
-    return rows_in_index(rows, target.start, is_complete(database), written)
+    complete, ignores = is_complete(database), target.integers
+    return rows_in_index(rows, target.start, complete, written, ignores=ignores)
 
 
 def _check_log(
