@@ -353,9 +353,17 @@ def test_an_empty_list_of_collections_is_no_clean_bill(
         hnswcheck.audit(unpack(SOUND, tmp_path), collections=nothing)
 
 
-# An exception in the middle of Thread.start leaves a thread that complains; nothing to do with us.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("name", [SOUND, "1.5.9-damaged-folder-older"])
+def test_a_folder_large_enough_for_a_thread_is_judged_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = unpack(name, tmp_path)
+    alone = hnswcheck.audit(store).stores[0].segments
+    monkeypatch.setattr("hnswcheck.levels.standard.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("hnswcheck.disk.record_ids.PAGE_RECORDS", 10)
+    assert hnswcheck.audit(store).stores[0].segments == alone
+
+
 def test_what_a_signal_handler_raises_comes_out_of_an_audit(tmp_path: Path) -> None:
     """sqlite3 drops what is raised while a statement runs, and says only that it was stopped."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import chain, repeat
-from operator import length_hint
+from operator import call, length_hint
 from pathlib import Path
 
 from hnswcheck.errors import (
@@ -25,11 +25,10 @@ DATABASE = "chroma.sqlite3"
 
 BUSY_SECONDS = 5.0
 SNAPSHOT_SECONDS = 2.0
-INTERRUPT_SECONDS = 0.05
 
 #: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
 #: Only a database whose pages run in circles needs more.
-OPS_PER_CALLBACK = 1_000_000
+OPS_PER_CALLBACK = 10_000
 OPS_FIXED = 50_000_000
 OPS_PER_BYTE = 10
 
@@ -45,13 +44,13 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, size: int) -> None:
         self._connection = connection
         self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
-        self._deadline: float | None = None
+        self._deadline = math.inf
         connection.text_factory = bytes
         for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
             self.rows(f"PRAGMA {pragma}")
 
     def _too_long(self) -> bool:
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return time.monotonic() > self._deadline
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows of a statement, in a read transaction of its own.
@@ -60,9 +59,9 @@ class Database:
             SqliteBusy, SqliteDamaged, SchemaUnknown, NotAChromaStore, StoreUnreadable.
             StoreChanged: within a snapshot, when it would take too long.
         """
-        allowed = repeat(False, self._budget)
         # No Python runs within a statement: what a signal handler raised there would be lost.
-        stop = chain(allowed, repeat(True)).__next__
+        allowed = repeat(time.monotonic, self._budget)
+        stop = chain(map(self._deadline.__lt__, map(call, allowed)), repeat(True)).__next__
         self._connection.set_progress_handler(stop, OPS_PER_CALLBACK)
         try:
             if self._too_long():
@@ -84,23 +83,11 @@ class Database:
         """
         self.rows("BEGIN")
         self._deadline = time.monotonic() + SNAPSHOT_SECONDS
-        over = threading.Event()
-        clock = threading.Thread(target=self._interrupt_when_too_long, args=(over,), daemon=True)
-        clock.start()
         try:
             yield
         finally:
-            over.set()
-            clock.join()
-            self._deadline = None
+            self._deadline = math.inf
             self.rows("COMMIT")
-
-    def _interrupt_when_too_long(self, over: threading.Event) -> None:
-        wait = SNAPSHOT_SECONDS
-        with suppress(sqlite3.ProgrammingError):  # closed, where a signal cut the end short
-            while not over.wait(wait):
-                self._connection.interrupt()
-                wait = INTERRUPT_SECONDS
 
     def version(self) -> object:
         """Changes whenever another connection commits."""
@@ -156,7 +143,7 @@ def connect(database: Path, mode: str) -> Database:
     """
     uri = f"{database.absolute().as_uri()}?mode={mode}"
     try:
-        connection = sqlite3.connect(
+        connection = sqlite3.connect(  # which a thread reads beside a large folder
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         return Database(connection, database.stat().st_size)
