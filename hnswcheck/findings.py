@@ -371,7 +371,8 @@ _KINDS = (
         "vectors other than the log has for the same records",
         "One of the two is damaged, or the whole index is another collection's or of another"
         " moment: of most vectors the log has no copy. Queries rank by the vectors in the index."
-        " Chroma itself loses an update in one case: that of the only element an index has.",
+        " Chroma itself loses a write in two cases: an update of the only element an index has, and"
+        " in 0.5 and 0.6 an add after the id was deleted, added and deleted in one batch.",
         f"{KEEP} Then update these ids with their embeddings.",
     ),
     # --- engine ----------------------------------------------------------------------------------

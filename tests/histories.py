@@ -20,7 +20,7 @@ from stores import environment, rest
 
 import hnswcheck
 
-#: (operation, ids, keys of their vectors); "" for none.
+#: (operation, ids, keys of their vectors); "" for none. What ``*1e9`` follows is multiplied.
 Step = tuple[str, Sequence[str], Sequence[str]]
 Truth = dict[str, str]
 
@@ -30,8 +30,9 @@ import chromadb, numpy
 from chromadb.config import Settings
 
 def vector(key):
+    key, _, scale = key.partition("*")
     random = numpy.random.default_rng(zlib.crc32(key.encode()))
-    return random.standard_normal(int(sys.argv[3])).astype("float32")
+    return random.standard_normal(int(sys.argv[3])).astype("float32") * numpy.float32(scale or 1)
 
 client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
 settings = {"hnsw": {"sync_threshold": 10, "batch_size": 5, "space": sys.argv[5]}}

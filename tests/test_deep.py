@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from histories import adds, play
+from histories import adds, keep_log, play
 from stores import rest, segment_folders, unpack
 
 import hnswcheck
@@ -52,6 +52,29 @@ def test_chromas_fork_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     report = hnswcheck.audit(unpack("0.6.3-exactly-flushed", tmp_path), "deep")
     assert [one.id for one in report.findings] == ["engine-not-asked"]
+
+
+def test_a_search_that_meets_deleted_elements_only_misses_and_is_no_disagreement(
+    tmp_path: Path,
+) -> None:
+    """hnswlib raises where it finds fewer neighbours than it was asked for."""
+    store = unpack("1.0.20-single-element-left", tmp_path)
+    with (segment_folders(store)[0] / "data_level0.bin").open("r+b") as level0:
+        level0.write(bytes(2))  # the degree of the entry point, which is deleted
+    kinds = found(store)
+    assert "searches-miss" in kinds
+    assert "engine-disagrees" not in kinds
+
+
+def test_lengths_whose_squares_float32_cannot_hold_are_no_damage(tmp_path: Path) -> None:
+    """Chroma itself stores zeros, or something shorter."""
+    pytest.importorskip("chromadb", reason="it normalises them")
+    store = tmp_path / "store"
+    scales = ["1e-37", "1e-30", "1e-23", "1e-22", "1e-21", "1e-19", "1e18", "1e19", "1e22", "1e37"]
+    play(store, *adds(10), space="cosine")
+    keep_log(store)
+    play(store, ("add", scales, [f"x*{scale}" for scale in scales]), space="cosine")
+    assert found(rest(store)) <= {"searches-miss"}
 
 
 def test_the_last_row_of_a_purged_log_knows_the_folder_of_another_collection(

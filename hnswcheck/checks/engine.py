@@ -60,9 +60,12 @@ found = 0
 if len(items):
     items.tofile(job["path"] + ".items")
     index.set_num_threads(1)
-    if job["space"] != "ip":
-        labels, distances = index.knn_query(items, k=1)
-        found = int(((labels[:, 0] == job["labels"]) | (distances[:, 0] <= 1e-6)).sum())
+    for item, own in zip(items, job["labels"]) if job["space"] != "ip" else ():
+        try:
+            labels, distances = index.knn_query(item, k=1)
+        except RuntimeError:  # it arrived at deleted elements only
+            continue
+        found += int(labels[0, 0] == own or distances[0, 0] <= 1e-6)
 print(json.dumps({"count": index.get_current_count(), "found": found}), flush=True)
 """
 

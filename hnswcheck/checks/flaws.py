@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hnswcheck.checks.remains import SECTOR, Folder
-from hnswcheck.checks.vectors import VectorFaults
+from hnswcheck.checks.vectors import LEAST_NORM, MOST_NORM, VectorFaults
 from hnswcheck.disk.header import Header
 from hnswcheck.disk.level0 import Chunk
 from hnswcheck.disk.segment import open_segment
@@ -18,8 +18,6 @@ from hnswcheck.disk.strings import Flags
 EXCEPTIONS = 2
 #: Links in pages of a later flush lead to elements that are not there: not to so many times more.
 GROWN = 16
-#: Chroma's norm is the root of a float32 sum of squares, from the least to the largest of these.
-LEAST_NORM, MOST_NORM = 3.7e-23, 1.85e19
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ Floats = NDArray[np.float32]
 NORM_TOLERANCE = 1e-3
 #: The same for a vector that was normalised, stored, and multiplied by its norm again.
 WAL_TOLERANCE = 1e-4
+#: Chroma's norm is the root of a float32 sum of squares, which is exact between these lengths.
+LEAST_NORM, MOST_NORM = 1.1e-19, 1.84e19
 
 
 class VectorFaults:
@@ -47,9 +49,9 @@ class VectorFaults:
             return
         norms = self.norms[chunk.first : chunk.first + len(vectors)]
         unit = np.abs(np.sqrt(squares) - 1) <= NORM_TOLERANCE
-        # Chroma writes a norm of 0 where the squares of a tiny vector vanish in float32, and then
-        # multiplies the vector with 1e30; where they are too large, it stores zeros.
-        judged = live & finite & (squares > 0) & (unit | (norms != 0))
+        # Of a tiny vector Chroma's norm is too small or 0; of a huge one it stores zeros.
+        tiny = (norms >= 0) & (norms <= LEAST_NORM)
+        judged = live & finite & (squares > 0) & (unit | ~tiny)
         self._add("vector-not-normalised", judged & ~unit, chunk.first)
         self._add("norm-invalid", judged & ~(np.isfinite(norms) & (norms > 0)), chunk.first)
 
@@ -124,8 +126,11 @@ def differs(stored: Floats, norm: float | None, logged: Floats) -> bool:
     if norm is None:
         return stored.tobytes() != logged.tobytes()
     with np.errstate(all="ignore"):
+        length = np.linalg.norm(logged.astype(np.float64))
+        if length and not LEAST_NORM < length < MOST_NORM:
+            return False  # Chroma itself stores another
         distance = np.linalg.norm(stored.astype(np.float64) * norm - logged)
-        return not distance <= WAL_TOLERANCE * np.linalg.norm(logged.astype(np.float64))
+        return not distance <= WAL_TOLERANCE * length
 
 
 def faulty_places(faults: VectorFaults) -> Iterator[tuple[str, list[int]]]:
