@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ import numpy as np
 import oracle
 import pytest
 from stores import (
-    REPOSITORY,
     environment,
     expectation,
     rest,
@@ -33,15 +31,8 @@ from stores import (
 import hnswcheck
 from hnswcheck.actions.embedder import Embed
 
-sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-
-import agreement
-import faults
-import repair as repairing
-
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
-SEEDS = range(10_100, 10_102)
 #: All vectors are still there, in one place or another.
 WHOLE = (
     "1.5.9-damaged-header-zeroed",
@@ -83,23 +74,7 @@ def whole(tmp_path: Path) -> Path:
     return rest(unpack(WHOLE[0], tmp_path))
 
 
-# --- Proof, judged by the real engine ------------------------------------------------------------
-
-
-def test_no_wrong_vector_is_called_proven_and_the_engine_is_content(tmp_path: Path) -> None:
-    """A seeded sample of benchmarks/repair.py."""
-    pytest.importorskip("chromadb", reason="the engine is the judge")
-    cases = [agreement.Case(name, seed) for name in sorted(faults.REPEATABLE) for seed in SEEDS]
-    options = Namespace(directory=tmp_path, chroma_python=sys.executable, jobs=2)
-    agreement.make_all(cases, options)
-    stores = list(repairing.broken_stores(tmp_path, cases))
-    outcomes = repairing.run(stores, sys.executable, jobs=2)
-    repairing.print_table(outcomes)
-    assert [(o.name, o.wrong) for o in outcomes if o.wrong] == []
-    kinds = [outcome.kind for outcome in outcomes]
-    assert kinds.count("whole") > 10
-    assert kinds.count("with flags") > 5
-    assert "RepairFailed" not in kinds
+# --- What is all there ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", WHOLE)
