@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from stores import REPOSITORY
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
-import agreement  # noqa: E402
-import faults  # noqa: E402
-import repair  # noqa: E402
+import agreement
+import faults
+import repair
 
 NAMES = sorted(faults.REPEATABLE)  # the faults that come out the same every time
 CASES = [agreement.Case(name, seed) for seed in range(10_000, 10_008) for name in NAMES]
