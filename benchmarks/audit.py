@@ -67,7 +67,7 @@ assert segment.grades == {"proven": int(sys.argv[2])}, segment.grades
 """
 
 #: hnswlib holds the whole index in a process of its own; without it the audit's memory shows.
-ALONE = "import sys; sys.modules['hnswlib'] = None; from hnswcheck.cli import main; main()"
+ALONE = "import sys; sys.modules['hnswlib'] = None; from hnswcheck.cli.app import main; main()"
 
 CHROMA = """
 import sys, chromadb

@@ -39,9 +39,9 @@ READ = f"""
 import sys, time
 from pathlib import Path
 import hnswlib, numpy
-from hnswcheck.actions.index_settings import IndexSettings
-from hnswcheck.actions.rebuild import build_segment
-from hnswcheck.disk.strings import Strings
+from hnswcheck.repairing.index_settings import IndexSettings
+from hnswcheck.repairing.build_index import build_segment
+from hnswcheck.formats.strings import Strings
 path, folder, space = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 records, dimension, threads = map(int, sys.argv[4:])
 

@@ -1,13 +1,10 @@
 """The fsck for Chroma: says exactly whether vector index and records agree."""
 
 from hnswcheck._version import __version__
-from hnswcheck.actions.choices import SegmentRepair
-from hnswcheck.actions.drifted import quarantine_drifted
-from hnswcheck.actions.export import Export, export
-from hnswcheck.actions.quarantine import Fate, QuarantineResult, quarantine
-from hnswcheck.actions.repair import RepairReport, repair
-from hnswcheck.actions.restore import RestoreResult, quarantines, restore
-from hnswcheck.audit import audit
+from hnswcheck.auditing.runner import audit
+from hnswcheck.changes.quarantine import Fate, QuarantineResult, quarantine
+from hnswcheck.changes.quarantine_on_start import quarantine_drifted
+from hnswcheck.changes.restore import RestoreResult, quarantines, restore
 from hnswcheck.errors import (
     ActionFailed,
     EngineMissing,
@@ -26,14 +23,17 @@ from hnswcheck.errors import (
     StoreUnreadable,
     UsageError,
 )
-from hnswcheck.guard import (
+from hnswcheck.guarding import (
     StoreBroken,
     StoreDamaged,
     StoreUndecided,
     ensure_consistent,
     guard,
 )
+from hnswcheck.repairing.repair import RepairReport, repair
+from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.report import Finding, Level, Report, SegmentReport, StoreReport
+from hnswcheck.salvaging.export import Export, export
 
 __all__ = [
     "ActionFailed",

@@ -1,6 +1,6 @@
 """``python -m hnswcheck``."""
 
-from hnswcheck.cli import main
+from hnswcheck.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -30,8 +30,8 @@ from oracle import copied_database
 from stores import snapshot
 
 import hnswcheck
-from hnswcheck.actions import users
-from hnswcheck.disk import view
+from hnswcheck.changes import processes as users
+from hnswcheck.store import view
 
 DATABASE = "chroma.sqlite3"
 JOURNAL = "hnswcheck.journal"
@@ -71,7 +71,7 @@ def prepare_worker(scratch: Path) -> None:
     os.environ["TMPDIR"] = str(scratch)
     view.JOURNAL_SECONDS = 0.02
     view.CLOCK_TICK_NS = 10_000_000
-    vars(sys.modules["hnswcheck.audit"])["REST_SECONDS"] = 0.0  # hidden by the function
+    vars(sys.modules["hnswcheck.auditing.runner"])["REST_SECONDS"] = 0.0  # hidden by the function
     users.PROCESSES = Path("/nowhere")
 
 

@@ -41,7 +41,7 @@ from stores import (
 )
 from synthetic import CollectionSpec, Op, Segment, WalRow, sound_collection, write_store
 
-from hnswcheck import cli
+from hnswcheck.cli import app as cli
 from hnswcheck.findings import REGISTRY, SEVERITIES
 from hnswcheck.report import json_schema
 
@@ -563,8 +563,8 @@ def test_no_color_and_a_file_are_respected_on_a_terminal(kept: Path, tmp_path: P
 
 IMPATIENT = """
 import sys
-from hnswcheck import cli
-from hnswcheck.output import progress
+from hnswcheck.cli import app as cli
+from hnswcheck.cli import progress
 progress.DELAY_SECONDS = 0.0
 cli.main()
 """
@@ -740,7 +740,7 @@ def test_a_path_that_is_not_utf_8_is_escaped(call: Call, kept: Path, tmp_path: P
 
 IN_TURN = """
 import sys
-from hnswcheck import cli
+from hnswcheck.cli import app as cli
 codes = []
 for words in (sys.argv[1:], [*sys.argv[1:], "--format", "json"], ["audit", "--help"], ["explain"]):
     try:
@@ -905,7 +905,7 @@ def forbidden(*_, **__):
 socket.socket = socket.create_connection = socket.getaddrinfo = forbidden
 for name in ("chromadb", "hnswlib", "chroma_hnswlib", "requests", "httpx"):
     sys.modules[name] = None
-from hnswcheck.cli import main
+from hnswcheck.cli.app import main
 main(["demo"])
 """
 

@@ -12,11 +12,11 @@ from histories import adds, keep_log, play
 from stores import rest, segment_folders, unpack
 
 import hnswcheck
+from hnswcheck.auditing import deep
 from hnswcheck.checks.vectors import VectorFaults, rows_in_index
-from hnswcheck.disk.wal import Operation, WalRow
-from hnswcheck.levels import deep
+from hnswcheck.store.wal import Operation, WalRow
 
-AUDIT = "hnswcheck.audit"
+AUDIT = "hnswcheck.auditing.runner"
 
 
 def nothing(*_: object) -> Iterator[object]:

@@ -18,9 +18,9 @@ import pytest
 from stores import REPOSITORY, environment, one_line, rest, snapshot
 
 import hnswcheck
-from hnswcheck.actions.embedder import Embed
-from hnswcheck.actions.kept_vectors import FOLDER, SUFFIX, KeptVectors, Origin, kept_vectors
-from hnswcheck.commands.repair import spelled_out
+from hnswcheck.cli.repair import spelled_out
+from hnswcheck.repairing.embedder import Embed
+from hnswcheck.repairing.vector_cache import FOLDER, SUFFIX, KeptVectors, Origin, kept_vectors
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 chromadb = pytest.importorskip("chromadb", reason="it keeps the functions")
@@ -115,7 +115,7 @@ OPTIONS = ("--batch-size", "10", "--verify", "audit")
 
 def command(store: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     """The program, where the functions of this module are registered."""
-    code = "import embedders, hnswcheck.cli; embedders.register(); hnswcheck.cli.main()"
+    code = "import embedders, hnswcheck.cli.app; embedders.register(); hnswcheck.cli.app.main()"
     path = os.pathsep.join([str(TESTS), str(REPOSITORY)])
     return subprocess.Popen(
         [sys.executable, "-c", code, "repair", str(store), *OPTIONS, *arguments],

@@ -19,7 +19,7 @@ from histories import Step, Truth, adds, play, put_back, truth_of, wrongly_prove
 from stores import rest, segment_folders
 
 import hnswcheck
-from hnswcheck.disk.header import parse_header
+from hnswcheck.formats.header import parse_header
 
 pytest.importorskip("chromadb", reason="the histories are played live")
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")

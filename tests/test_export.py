@@ -18,8 +18,8 @@ import pytest
 from stores import one_line, rest, run, segment_folders, snapshot, unpack
 
 import hnswcheck
-from hnswcheck.actions.rows import Page, rows_of
-from hnswcheck.disk.database import DATABASE
+from hnswcheck.salvaging.rows import Page, rows_of
+from hnswcheck.store.database import DATABASE
 
 LOSSY = "1.5.9-damaged-folder-older"  # 88 records, the vectors of 34 are nowhere
 
@@ -47,8 +47,8 @@ def test_parquet_holds_the_same_as_the_other_files(
 ) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("hnswcheck.actions.parquet.GROUP_BYTES", group)
-    monkeypatch.setattr("hnswcheck.actions.rows.PAGE_DOCUMENTS", 20)
+    monkeypatch.setattr("hnswcheck.salvaging.parquet.GROUP_BYTES", group)
+    monkeypatch.setattr("hnswcheck.salvaging.rows.PAGE_DOCUMENTS", 20)
     before = snapshot(lossy)
     made = hnswcheck.export(lossy, "docs", tmp_path / "out.parquet")
     both = hnswcheck.export(lossy, "docs", tmp_path / "out")
@@ -187,7 +187,7 @@ def test_what_is_written_while_it_is_read_is_not_exported(
         (folder / "length.bin").write_bytes(b"")
         return rows_of(*arguments)
 
-    monkeypatch.setattr("hnswcheck.actions.export.rows_of", rows_while_written)
+    monkeypatch.setattr("hnswcheck.salvaging.export.rows_of", rows_while_written)
     with pytest.raises(hnswcheck.StoreChanged, match="written while it was read"):
         hnswcheck.export(lossy, "docs", tmp_path / "out")
     assert parts(tmp_path) == []

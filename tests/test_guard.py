@@ -22,8 +22,8 @@ import pytest
 from stores import DAMAGED, LAGGING, SOUND, environment, rest, segment_folders, snapshot, unpack
 
 import hnswcheck
-from hnswcheck import apart
-from hnswcheck.disk import database
+from hnswcheck import isolation as apart
+from hnswcheck.store import database
 
 #: Damage that counts show, so that every level sees it.
 LOSSLESS = "1.5.9-damaged-folder-older-unpurged"
@@ -148,7 +148,7 @@ BESIDE_A_CLIENT = """
 import json, os, sys
 from pathlib import Path
 import chromadb, hnswcheck
-from hnswcheck import apart
+from hnswcheck import isolation as apart
 
 path = sys.argv[1]
 client = chromadb.PersistentClient(path, chromadb.Settings(anonymized_telemetry=False))
@@ -422,7 +422,7 @@ def test_the_asyncio_form_reads_in_another_process(
         asked.append(sound)
         return apart.call_apart(function, arguments, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sys.modules["hnswcheck.guard"], "call_apart", heard)
+    monkeypatch.setattr(sys.modules["hnswcheck.guarding"], "call_apart", heard)
 
     async def work() -> None:
         async with hnswcheck.guard(sound):

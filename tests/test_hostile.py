@@ -33,7 +33,7 @@ from stores import run, unpack
 from synthetic import CollectionSpec, Op, Segment, WalRow, write_store
 
 import hnswcheck
-from hnswcheck.disk.idmap import IdMap, Pairs, decode_id_map
+from hnswcheck.formats.id_map import IdMap, Pairs, decode_id_map
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 LEVELS = ("probe", "standard")
@@ -165,7 +165,7 @@ class Bases:
 def _no_time_to_settle() -> Iterator[None]:
     """Nobody writes to these stores, so no audit has to wait for a clock to tick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hnswcheck.disk.view.CLOCK_TICK_NS", 0)
+        patch.setattr("hnswcheck.store.view.CLOCK_TICK_NS", 0)
         yield
 
 

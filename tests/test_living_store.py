@@ -24,8 +24,9 @@ import pytest
 from stores import LAGGING, WAL_MODES, environment, run, unpack
 
 import hnswcheck
-from hnswcheck import Report, apart
-from hnswcheck.disk import database
+from hnswcheck import Report
+from hnswcheck import isolation as apart
+from hnswcheck.store import database
 
 SECONDS_BESIDE_A_WRITER = 8.0
 SECONDS_BESIDE_A_PAUSED_WRITER = 5.0

@@ -15,7 +15,7 @@ import pytest
 from synthetic import CollectionSpec, Op, Segment, Skeleton, WalRow, write_store
 
 import hnswcheck
-from hnswcheck.disk.database import Database, Row
+from hnswcheck.store.database import Database, Row
 
 FEW, MANY = 20, 2000
 SECONDS = 20.0

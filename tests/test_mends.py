@@ -21,7 +21,7 @@ from moving import dump
 from stores import environment, rest, run, snapshot, unpack
 
 import hnswcheck
-from hnswcheck.disk.header import parse_header
+from hnswcheck.formats.header import parse_header
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
@@ -144,7 +144,7 @@ def test_a_mend_that_is_not_enough_gives_way_to_a_new_index(
 ) -> None:
     store = rest(unpack("1.5.9-damaged-record-deleted", tmp_path))
     answers = iter(["1 made-up"])
-    monkeypatch.setattr("hnswcheck.actions.exchange._problem", lambda *_: next(answers, ""))
+    monkeypatch.setattr("hnswcheck.repairing.swap._problem", lambda *_: next(answers, ""))
     (segment,) = hnswcheck.repair(store).segments
     assert segment.mend is None
     assert len(list(store.glob("*.quarantined-*.json"))) == 1
@@ -226,7 +226,7 @@ def test_records_stay_if_the_index_turns_out_wrong(
 ) -> None:
     before = {name: trace.content for name, trace in snapshot(lossy).items()}
     records = rowids(lossy, "SELECT id FROM embeddings")
-    monkeypatch.setattr("hnswcheck.actions.exchange._problem", lambda *_: "1 made-up")
+    monkeypatch.setattr("hnswcheck.repairing.swap._problem", lambda *_: "1 made-up")
     with pytest.raises(hnswcheck.RepairFailed, match="made-up"):
         hnswcheck.repair(lossy, accept=ALL_GRADES, drop_records=True)
     after = {name: trace.content for name, trace in snapshot(lossy).items()}
@@ -288,7 +288,7 @@ def test_an_index_that_is_not_verified_costs_no_record(
 
     records = rowids(lossy, "SELECT id FROM embeddings")
     with monkeypatch.context() as patched:
-        patched.setattr("hnswcheck.actions.exchange._problem", interrupted)
+        patched.setattr("hnswcheck.repairing.swap._problem", interrupted)
         with pytest.raises(KeyboardInterrupt):
             hnswcheck.repair(lossy, accept=ALL_GRADES, drop_records=True, verify="audit")
     with pytest.raises(hnswcheck.UsageError):

@@ -34,19 +34,20 @@ from test_corpus import check_store
 from test_registry import NOT_IN_THE_CORPUS
 
 import hnswcheck
-from hnswcheck import apart, errors
-from hnswcheck.disk import view
+from hnswcheck import errors
+from hnswcheck import isolation as apart
 from hnswcheck.findings import REGISTRY
+from hnswcheck.store import view
 
 #: Modules and functions of other levels than standard, which is the one that is compared here.
 OTHER_LEVELS = {
-    "audit._Audit._check_sqlite",
-    "checks.engine",
-    "checks.reach",
+    "auditing.runner._Audit._check_sqlite",
+    "checks.second_reader",
+    "checks.reachability",
     "checks.sqlite",
     "checks.vectors",
-    "levels.deep",
-    "levels.probe",
+    "auditing.deep",
+    "auditing.probe",
 }
 
 #: Mutants that no fixture can tell from the original, by the reason.
@@ -57,11 +58,11 @@ UNTELLABLE: dict[str, tuple[str, ...]] = {
     ),
     "it changes words that describe a finding": (
         "checks.ledger.check_watermark: never integers (2)",
-        "checks.store.check_segment_path: never state.is_symlink",
+        "checks.directory.check_segment_path: never state.is_symlink",
     ),
     "it changes an account that no expectation states": (
         "checks.ledger.balance: record in indexed -> record not in indexed",
-        "checks.store.quarantined_folders:"
+        "checks.directory.quarantined_folders:"
         " never state.is_directory and (name := QUARANTINED.match(state.name))",
     ),
     "an archive does not keep what a file system allocates beyond the end of a file": (
@@ -74,15 +75,15 @@ UNTELLABLE: dict[str, tuple[str, ...]] = {
         " [s.name for s in large], expected, found)",
     ),
     "for a store that cannot be opened, audit() raises; the program makes the report": (
-        "audit.failed: without not-a-chroma-store of"
+        "auditing.runner.failed: without not-a-chroma-store of"
         " finding(error.finding, 1, [path_text(str(error))])",
-        "audit.failed: without schema-unknown of"
+        "auditing.runner.failed: without schema-unknown of"
         " finding(error.finding, 1, [path_text(str(error))])",
-        "audit.failed: without sqlite-damaged of"
+        "auditing.runner.failed: without sqlite-damaged of"
         " finding(error.finding, 1, [path_text(str(error))])",
     ),
     "what is no store fails before that": (
-        "audit._Audit.run: without not-a-chroma-store of"
+        "auditing.runner._Audit.run: without not-a-chroma-store of"
         " finding(error.finding, 1, [path_text(str(error))])",
     ),
 }
@@ -94,7 +95,7 @@ NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
         " not None -> isinstance(value, bytes) or value.decode() is not None",
     ),
     "1.5.9 without table tenants: schema-unknown": (
-        "audit._Audit.run: without schema-unknown of finding(error.finding, 1,"
+        "auditing.runner._Audit.run: without schema-unknown of finding(error.finding, 1,"
         " [path_text(str(error))])",
     ),
     "exactly 100 elements and a capacity of 2**44: nothing": (
@@ -105,7 +106,7 @@ NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
         " header.capacity > LARGEST_CAPACITY -> header.capacity >= LARGEST_CAPACITY",
     ),
     "0.6.3, the header of another dimension than sqlite and id map: both mismatches": (
-        "checks.idmap.check_id_map: never header",
+        "checks.id_map.check_id_map: never header",
     ),
     "0.6.3, a tombstone with a label that not even the log explains: nothing": (
         "checks.elements.check_elements: never revives",
@@ -661,7 +662,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
             for function in instrumented.functions:
                 patch.setattr(functions[function], "__code__", codes[function])
             patch.setattr(module, SWITCHES, switches, raising=False)
-        audit = sys.modules["hnswcheck.audit"]
+        audit = sys.modules["hnswcheck.auditing.runner"]
         patch.setattr(audit, "REST_SECONDS", 0.0)
         patch.setattr(view, "JOURNAL_SECONDS", 0.0)
         # The mutants are in this process only; pytest.fail is no Exception, so it is no kill.

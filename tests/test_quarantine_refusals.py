@@ -22,9 +22,10 @@ from others import CHROMA, EXCLUSIVE, IMMEDIATE, OPEN, OTHERS, READING, another
 from stores import PROGRAM, SOUND, environment, in_a_mount_namespace, mounted, run, snapshot, unpack
 
 import hnswcheck
-from hnswcheck import StoreChanged, StoreInUse, cli
-from hnswcheck.actions.quarantine import carry_out, plan_quarantine
-from hnswcheck.apart import silent
+from hnswcheck import StoreChanged, StoreInUse
+from hnswcheck.changes.quarantine import carry_out, plan_quarantine
+from hnswcheck.cli import app as cli
+from hnswcheck.isolation import silent
 
 #: One segment; 47 records would be searchable only after a repair.
 OLDER = "1.5.9-damaged-folder-older"

@@ -37,7 +37,7 @@ from stores import (
 )
 
 import hnswcheck
-from hnswcheck import cli
+from hnswcheck.cli import app as cli
 
 LINKED = ("1.5.9-damaged-folder-symlink", "1.5.9-damaged-file-symlink")
 #: Read in place, and read from a scratch copy.
@@ -186,7 +186,7 @@ def traced(script: str, *arguments: str | Path, scratch: Path) -> str:
 
 AUDIT_ALL = """
 import io, sys, contextlib, hnswcheck
-from hnswcheck import cli
+from hnswcheck.cli import app as cli
 for store in sys.argv[1:]:
     for level in ("probe", "standard"):
         hnswcheck.audit(store, level)
@@ -335,7 +335,7 @@ def test_a_read_only_mount_gives_the_same_report(tmp_path: Path) -> None:
 
 NOBODYS = """
 import contextlib, io, json, os, sys
-from hnswcheck import cli
+from hnswcheck.cli import app as cli
 
 def run(arguments):
     out, err = io.StringIO(), io.StringIO()

@@ -29,14 +29,14 @@ from rebuild_worker import identifiers
 from stores import environment
 
 import hnswcheck
-from hnswcheck.actions.index_settings import IndexSettings, estimate
-from hnswcheck.actions.rebuild import build_segment
-from hnswcheck.disk.idmap import decode_id_map
-from hnswcheck.disk.onefile import read_header, split_index
-from hnswcheck.disk.segment import INDEX_FILES
-from hnswcheck.disk.strings import Strings
-from hnswcheck.disk.write_idmap import write_dict, write_instance
 from hnswcheck.errors import ActionFailed, EngineMissing, UsageError, VectorsNotFinite
+from hnswcheck.formats.hnswlib_file import read_header, split_index
+from hnswcheck.formats.id_map import decode_id_map
+from hnswcheck.formats.id_map_writer import write_dict, write_instance
+from hnswcheck.formats.strings import Strings
+from hnswcheck.repairing.build_index import build_segment
+from hnswcheck.repairing.index_settings import IndexSettings, estimate
+from hnswcheck.store.segment import INDEX_FILES
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -315,8 +315,8 @@ BUILD = """
 import sys
 from pathlib import Path
 import numpy
-from hnswcheck.actions.index_settings import IndexSettings
-from hnswcheck.actions.rebuild import build_segment
+from hnswcheck.repairing.index_settings import IndexSettings
+from hnswcheck.repairing.build_index import build_segment
 vectors, folder = numpy.load(sys.argv[1]), Path(sys.argv[2])
 build_segment(
     folder,

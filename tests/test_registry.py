@@ -15,8 +15,8 @@ import pytest
 from stores import REPOSITORY, SOUND, WAL_MODES, corpus_answers, unpack
 
 from hnswcheck import HnswcheckError, audit
-from hnswcheck.disk import database
 from hnswcheck.findings import _KINDS, REGISTRY
+from hnswcheck.store import database
 
 #: 3-verdicts.md; the engine's answers have no names there.
 DESIGN = {

@@ -29,7 +29,7 @@ from stores import (
 )
 
 import hnswcheck
-from hnswcheck.actions.embedder import Embed
+from hnswcheck.repairing.embedder import Embed
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
@@ -93,7 +93,7 @@ def test_what_is_all_there_comes_back_without_a_flag(name: str, tmp_path: Path) 
 def test_an_id_map_is_believed_to_be_as_long_as_it_is_though_the_header_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hnswcheck.disk.segment.ID_MAP_BYTES_FIXED", 100)
+    monkeypatch.setattr("hnswcheck.store.segment.ID_MAP_BYTES_FIXED", 100)
     store = rest(unpack("1.5.9-damaged-header-zeroed", tmp_path))
     (audited,) = hnswcheck.audit(store).stores[0].segments
     assert audited.error_ids == ("header-invalid",)
@@ -258,7 +258,7 @@ def test_what_is_not_consistent_afterwards_is_taken_back(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(whole)
-    monkeypatch.setattr("hnswcheck.actions.exchange._problem", lambda *_: "1 made-up")
+    monkeypatch.setattr("hnswcheck.repairing.swap._problem", lambda *_: "1 made-up")
     with pytest.raises(hnswcheck.RepairFailed, match="made-up"):
         hnswcheck.repair(whole)
     assert contents(whole) == before
@@ -267,7 +267,7 @@ def test_what_is_not_consistent_afterwards_is_taken_back(
 
 def test_without_room_nothing_is_begun(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = snapshot(whole)
-    monkeypatch.setattr("hnswcheck.actions.make.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("hnswcheck.repairing.prepare.free_bytes", lambda _: 1000)
     with pytest.raises(hnswcheck.RepairRefused, match="1,000 are free"):
         hnswcheck.repair(whole)
     assert snapshot(whole) == before
@@ -290,7 +290,7 @@ STOPS = """
 import sys, time
 import numpy as np
 import hnswcheck
-from hnswcheck.actions import make
+from hnswcheck.repairing import prepare as make
 
 def stop(*arguments, **options):
     made(*arguments, **options)

@@ -67,11 +67,11 @@ from stores import (
 )
 
 import hnswcheck
-from hnswcheck import cli
-from hnswcheck.actions.choices import Choices
-from hnswcheck.actions.repair import carry_out, plan_repair
-from hnswcheck.apart import exit_when_told, silent
-from hnswcheck.disk.segment import LEVEL0
+from hnswcheck.cli import app as cli
+from hnswcheck.isolation import exit_when_told, silent
+from hnswcheck.repairing.repair import carry_out, plan_repair
+from hnswcheck.repairing.segment_plan import Choices
+from hnswcheck.store.segment import LEVEL0
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
@@ -494,7 +494,7 @@ def same_content(store: Path, before: dict[str, Trace]) -> bool:
 
 
 def no_hnswlib(store: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.modules['hnswlib'] = None; from hnswcheck.cli import main; main()"
+    code = "import sys; sys.modules['hnswlib'] = None; from hnswcheck.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words(store))],
         capture_output=True,

@@ -20,7 +20,7 @@ from stores import NAMES, SOUND, Answer, corpus_answers, unpack
 import hnswcheck
 from hnswcheck import HnswcheckError, Level, Report, SegmentReport
 from hnswcheck import report as module
-from hnswcheck.audit import failed
+from hnswcheck.auditing.runner import failed
 from hnswcheck.findings import SEVERITIES
 from hnswcheck.report import (
     ChromaInfo,
@@ -359,8 +359,8 @@ def test_a_folder_large_enough_for_a_thread_is_judged_the_same(
 ) -> None:
     store = unpack(name, tmp_path)
     alone = hnswcheck.audit(store).stores[0].segments
-    monkeypatch.setattr("hnswcheck.levels.standard.WORTH_A_THREAD", 0)
-    monkeypatch.setattr("hnswcheck.disk.record_ids.PAGE_RECORDS", 10)
+    monkeypatch.setattr("hnswcheck.auditing.standard.WORTH_A_THREAD", 0)
+    monkeypatch.setattr("hnswcheck.store.record_ids.PAGE_RECORDS", 10)
     assert hnswcheck.audit(store).stores[0].segments == alone
 
 

@@ -31,7 +31,8 @@ from oracle import Engine
 from stores import SOUND, run, snapshot, unpack
 
 import hnswcheck
-from hnswcheck import RestoreRefused, cli
+from hnswcheck import RestoreRefused
+from hnswcheck.cli import app as cli
 
 #: Chroma can read and write it all: one record's row is gone from sqlite.
 PHANTOM = "1.5.9-damaged-record-deleted"

@@ -27,14 +27,14 @@ from oracle import _indexed
 from stores import NAMES, environment, expectation, rest, snapshot, unpack
 
 import hnswcheck
-from hnswcheck.checks.proof import Grade
-from hnswcheck.checks.recoverable import counted
-from hnswcheck.checks.salvage import NOWHERE, salvage
-from hnswcheck.disk.catalog import read_collections, read_schema
-from hnswcheck.disk.segment import HEADER, ID_MAP, LEVEL0
-from hnswcheck.disk.view import open_store
 from hnswcheck.report import Recoverable
-from hnswcheck.target import read_targets
+from hnswcheck.salvaging.counts import counted
+from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.sources import NOWHERE, salvage
+from hnswcheck.store.catalog import read_collections, read_schema
+from hnswcheck.store.collection_view import read_targets
+from hnswcheck.store.segment import HEADER, ID_MAP, LEVEL0
+from hnswcheck.store.view import open_store
 
 pytest.importorskip("chromadb", reason="the engine says what the vectors are")
 

@@ -16,13 +16,13 @@ import pytest
 from stores import rest, run, segment_folders, snapshot, unpack
 
 import hnswcheck
-from hnswcheck.actions import chroma
-from hnswcheck.actions.choices import ACCEPTABLE, SegmentRepair
-from hnswcheck.actions.chroma import NotAsked, problem_in_chroma
-from hnswcheck.actions.sample import Sample
-from hnswcheck.disk.database import DATABASE
-from hnswcheck.disk.strings import Ints
-from hnswcheck.disk.view import open_store
+from hnswcheck.engines import chroma
+from hnswcheck.engines.chroma import NotAsked, problem_in_chroma
+from hnswcheck.formats.strings import Ints
+from hnswcheck.repairing.sample import Sample
+from hnswcheck.repairing.segment_plan import ACCEPTABLE, SegmentRepair
+from hnswcheck.store.database import DATABASE
+from hnswcheck.store.view import open_store
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 pytest.importorskip("chromadb", reason="the engine is the judge")
@@ -202,8 +202,8 @@ def test_an_engine_that_never_answers_is_killed(
     whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(whole)
-    monkeypatch.setattr("hnswcheck.actions.chroma.FIXED_SECONDS", 0.3)
-    monkeypatch.setattr("hnswcheck.actions.chroma.BYTES_PER_SECOND", 1e12)
+    monkeypatch.setattr("hnswcheck.engines.chroma.FIXED_SECONDS", 0.3)
+    monkeypatch.setattr("hnswcheck.engines.chroma.BYTES_PER_SECOND", 1e12)
     with pytest.raises(hnswcheck.RepairFailed, match="no answer for 0 s"):
         hnswcheck.repair(whole, verify="engine")
     assert contents(whole) == before
@@ -216,7 +216,7 @@ def test_an_interrupt_takes_back_what_was_not_verified(
         raise KeyboardInterrupt
 
     before = contents(whole)
-    monkeypatch.setattr("hnswcheck.actions.exchange.problem_in_chroma", interrupted)
+    monkeypatch.setattr("hnswcheck.repairing.swap.problem_in_chroma", interrupted)
     with pytest.raises(KeyboardInterrupt):
         hnswcheck.repair(whole, verify="engine")
     assert contents(whole) == before
@@ -240,7 +240,7 @@ def make_old(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
 
 
 def make_full(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
-    monkeypatch.setattr("hnswcheck.actions.chroma.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("hnswcheck.engines.chroma.free_bytes", lambda _: 1000)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_without_room_at_last_the_audit_counts_unless_the_engine_is_wanted(
         raise NotAsked("no copy for Chroma: the disk is full")
 
     before = contents(whole)
-    monkeypatch.setattr("hnswcheck.actions.exchange.problem_in_chroma", full)
+    monkeypatch.setattr("hnswcheck.repairing.swap.problem_in_chroma", full)
     with pytest.raises(hnswcheck.RepairFailed, match="the disk is full"):
         hnswcheck.repair(whole, verify="engine")
     assert contents(whole) == before

@@ -1,1 +1,1 @@
-"""The judges: each takes what was read and yields findings; none prints or repairs."""
+"""The judges: facts in, findings out."""

@@ -11,9 +11,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 
-from hnswcheck.disk.catalog import Schema
-from hnswcheck.disk.surroundings import Surroundings
-from hnswcheck.disk.text import text
+from hnswcheck.formats.text import text
+from hnswcheck.store.catalog import Schema
+from hnswcheck.store.system_tables import Surroundings
 
 NEEDED_TABLES = ("collection_metadata", "embedding_metadata", "segment_metadata")
 SEARCH_TABLE = "embedding_fulltext_search"

@@ -9,10 +9,10 @@ import numpy as np
 
 from hnswcheck.checks.ledger import Replay
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.disk.idmap import IdMap
-from hnswcheck.disk.labels import Labels, find_labels, repeated_labels
-from hnswcheck.disk.level0 import Elements
-from hnswcheck.disk.strings import Flags, Ints
+from hnswcheck.formats.id_map import IdMap
+from hnswcheck.formats.labels import Labels, find_labels, repeated_labels
+from hnswcheck.formats.level0 import Elements
+from hnswcheck.formats.strings import Flags, Ints
 from hnswcheck.report import Finding, finding
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.disk.header import NO_ENTRY_POINT, Header
-from hnswcheck.disk.level0 import Chunk
-from hnswcheck.disk.links import LinkLists
-from hnswcheck.disk.strings import Flags, Ints
+from hnswcheck.formats.header import NO_ENTRY_POINT, Header
+from hnswcheck.formats.level0 import Chunk
+from hnswcheck.formats.link_lists import LinkLists
+from hnswcheck.formats.strings import Flags, Ints
 from hnswcheck.report import Finding, finding
 
 Words = NDArray[np.uint32]

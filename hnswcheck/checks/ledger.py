@@ -8,11 +8,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.disk.catalog import LARGEST_SEQ_ID, Watermark
-from hnswcheck.disk.idmap import IdMap
-from hnswcheck.disk.strings import Flags, Strings, differences, find
-from hnswcheck.disk.wal import WalRow
+from hnswcheck.formats.id_map import IdMap
+from hnswcheck.formats.strings import Flags, Strings, differences, find
 from hnswcheck.report import Finding, Pending, finding
+from hnswcheck.store.catalog import LARGEST_SEQ_ID, Watermark
+from hnswcheck.store.wal import WalRow
 
 #: What a row is said to have whose vector is of another dimension.
 VECTOR_OF = "vector of {} bytes"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hnswcheck.checks.ledger import row_fault
-from hnswcheck.disk.wal import METADATA_FAULT, WalRow
+from hnswcheck.store.wal import METADATA_FAULT, WalRow
 
 
 def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hnswcheck.disk.strings import Strings
-from hnswcheck.disk.text import text
+from hnswcheck.formats.strings import Strings
+from hnswcheck.formats.text import text
 
 SAMPLE = 20
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from hnswcheck.disk.text import text
-from hnswcheck.disk.view import copied_database
+from hnswcheck.formats.text import text
+from hnswcheck.store.view import copied_database
 
 #: Lines that PRAGMA integrity_check may say.
 MOST_LINES = 100

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hnswcheck.disk.level0 import TOMBSTONE, Chunk
-from hnswcheck.disk.strings import Flags
-from hnswcheck.disk.wal import WalRow
+from hnswcheck.formats.level0 import TOMBSTONE, Chunk
+from hnswcheck.formats.strings import Flags
+from hnswcheck.store.wal import WalRow
 
 Floats = NDArray[np.float32]
 

@@ -1,0 +1,415 @@
+"""The audit of a persist directory: what is read in which order, and again if it changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hnswcheck.auditing.deep import bytes_to_read, deep
+from hnswcheck.auditing.probe import probe
+from hnswcheck.auditing.standard import SOUND, standard
+from hnswcheck.checks.catalogue import catalogue_faults
+from hnswcheck.checks.directory import check_folders, check_segment_path, check_segment_rows
+from hnswcheck.checks.sampling import Sampler
+from hnswcheck.checks.sqlite import sqlite_faults
+from hnswcheck.errors import (
+    HnswcheckError,
+    RecordsMoved,
+    SqliteDamaged,
+    StoreChanged,
+    StoreUnreadable,
+    UsageError,
+)
+from hnswcheck.findings import REGISTRY
+from hnswcheck.formats.text import path_text
+from hnswcheck.isolation import Progress, alone, silent
+from hnswcheck.report import (
+    ChromaInfo,
+    Finding,
+    Level,
+    Report,
+    SegmentReport,
+    StoreReport,
+    Verdict,
+    finding,
+)
+from hnswcheck.salvaging.counts import recoverable
+from hnswcheck.store.catalog import (
+    ELSEWHERE,
+    PERSISTED_TYPE,
+    Collection,
+    Schema,
+    read_collections,
+    read_schema,
+)
+from hnswcheck.store.collection_view import Target, read_targets, segment_folder
+from hnswcheck.store.database import DATABASE
+from hnswcheck.store.segment import open_segment
+from hnswcheck.store.system_tables import read_surroundings
+from hnswcheck.store.view import CopyOutdated, FileState, StoreView, list_directory, open_store
+
+#: How long a store that others write to is read again, with pauses that double.
+PATIENCE_SECONDS, PAUSE_SECONDS = 8.0, 0.05
+#: A segment written this recently may be in the middle of a flush: damage must still be there,
+#: with nothing written in between, after as long a wait.
+REST_SECONDS = 1.0
+
+
+def audit(
+    path: str | os.PathLike[str],
+    level: Level | str = Level.STANDARD,
+    collections: Iterable[str] | None = None,
+    *,
+    all_ids: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Say of every collection in a persist directory whether vector index and records agree.
+
+    Reads only: nothing in the directory is written, created or touched.
+
+    Args:
+        path: the persist directory.
+        level: "probe" (counts; milliseconds), "standard" (every id, label and link) or "deep"
+            (vectors, reachability, sqlite's own checks, hnswlib as a second reader).
+        collections: names or ids of the collections to audit; None for all. A name audits every
+            collection of that name, in whichever tenant and database.
+        all_ids: findings name all ids, not the first 20.
+        progress: called as bytes are read.
+
+    Raises:
+        StoreNotFound, NotAChromaStore: there is no store at ``path``.
+        UsageError: an unknown level or collection.
+        SchemaUnknown, SqliteBusy, StoreChanged, StoreUnreadable, SqliteDamaged: nothing could be
+            read. Where at least sqlite's list of collections can be read, what fails is reported.
+
+    Example:
+        >>> import hnswcheck
+        >>> hnswcheck.audit("no-such-directory")
+        Traceback (most recent call last):
+        ...
+        hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
+    """
+    question = Question.of(path, level, collections, all_ids)
+    with naming(path):
+        return Report((alone(question.directory / DATABASE, examine, (question,), progress),))
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an audit is asked.
+
+    Attributes:
+        salvages: it looks for the vectors of what is damaged, too.
+    """
+
+    directory: Path
+    level: Level = Level.STANDARD
+    collections: tuple[str, ...] | None = None
+    all_ids: bool = False
+    salvages: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        path: str | os.PathLike[str],
+        level: Level | str,
+        collections: Iterable[str] | None,
+        all_ids: bool = False,
+    ) -> Question:
+        """The question in the words of a caller.
+
+        Raises:
+            UsageError: an unknown level, or no collection at all.
+        """
+        if collections is not None:
+            collections = (collections,) if isinstance(collections, str) else tuple(collections)
+            if not collections:
+                raise UsageError("an empty list of collections: nothing to audit")
+        try:
+            return cls(Path(path), Level(level), collections, all_ids)
+        except ValueError:
+            known = ", ".join(Level)
+            raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let errors about a store name it."""
+    try:
+        yield
+    except HnswcheckError as error:
+        if str(path) in str(error) or not error.finding:
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) -> StoreReport:
+    """The report of a store that raised ``error`` instead of giving one."""
+    found = _Found(None, [finding(error.finding, 1, [path_text(str(error))])], [])
+    return _store_report(path, level, found, 0.0)
+
+
+def examine(question: Question, progress: Progress = silent) -> StoreReport:
+    """An audit in this process, which must not have the database open.
+
+    Raises:
+        HnswcheckError: nothing could be read.
+    """
+    started = time.monotonic()
+    directory, level = question.directory, question.level
+    while True:
+        with open_store(directory) as view:
+            try:
+                found = _Audit(view, question, progress).run()
+            except CopyOutdated as error:
+                if time.monotonic() > started + PATIENCE_SECONDS:
+                    raise StoreChanged(str(error)) from error
+            else:
+                return _store_report(directory, level, found, time.monotonic() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    schema: Schema | None
+    findings: list[Finding]
+    segments: list[SegmentReport]
+
+
+def _store_report(
+    path: str | os.PathLike[str], level: Level, found: _Found, elapsed: float
+) -> StoreReport:
+    findings = found.findings + [f for segment in found.segments for f in segment.findings]
+    kinds = {REGISTRY[f.id] for f in findings}
+    unsure = any(segment.status == "undecided" for segment in found.segments)
+    complete = not (unsure or any(kind.undecides for kind in kinds))
+    verdict: Verdict = "consistent" if complete else "undecided"
+    if any(kind.severity == "error" for kind in kinds):
+        verdict = "damaged"
+    schema = found.schema
+    chroma = ChromaInfo(schema.line, dict(schema.migrations)) if schema else None
+    own, segments = tuple(found.findings), tuple(found.segments)
+    return StoreReport(
+        path_text(Path(path)), verdict, level, complete, elapsed, chroma, own, segments
+    )
+
+
+class _Audit:
+    """One audit of one open store."""
+
+    def __init__(self, view: StoreView, question: Question, progress: Progress) -> None:
+        self.view = view
+        self.question = question
+        self.level = question.level
+        self.sampler = Sampler(question.all_ids)
+        self.progress = progress
+
+    def run(self) -> _Found:
+        listing = list_directory(self.view.root)
+        with self.view.database.snapshot():
+            schema = read_schema(self.view.database)
+        collections = self._collections(schema)
+        selected = _select(collections, self.question.collections)
+        findings = list(self._check_store(listing, collections))
+        reports: dict[str, SegmentReport] = {}
+        try:
+            with self.view.standing_still():
+                findings += self._check_catalogue(schema)
+                reports = self._judge_all(selected, schema)
+            findings += self._check_sqlite()
+        except HnswcheckError as error:
+            findings.append(finding(error.finding, 1, [path_text(str(error))]))
+        return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
+
+    def _collections(self, schema: Schema) -> Sequence[Collection]:
+        """All collections. Chroma makes and drops their rows in several transactions, so one that
+        lacks a segment is looked at again."""
+
+        def read() -> Sequence[Collection]:
+            with self.view.database.snapshot():
+                return read_collections(self.view.database, schema)
+
+        found = read()
+        lacking = {c.id for c in found if not (c.vector and c.metadata)}
+        if not lacking:
+            return found
+        self._let_database_rest()
+        return [c for c in read() if (c.vector and c.metadata) or c.id in lacking]
+
+    def _let_database_rest(self) -> None:
+        time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds()))
+
+    def _check_catalogue(self, schema: Schema) -> Iterator[Finding]:
+        def read() -> list[str]:
+            with self.view.database.snapshot():
+                found = read_surroundings(self.view.database, schema)
+            return list(catalogue_faults(found, schema))
+
+        faults = read()
+        if faults:
+            self._let_database_rest()
+            faults = [fault for fault in read() if fault in faults]
+        if faults:
+            yield finding("catalogue-invalid", len(faults), self.sampler.places(faults))
+
+    def _check_sqlite(self) -> Iterator[Finding]:
+        faults = list(sqlite_faults(self.view.root)) if self.level is Level.DEEP else []
+        if faults:
+            yield finding("sqlite-damaged", len(faults), self.sampler.places(faults))
+
+    def _check_store(
+        self, listing: Sequence[FileState], collections: Sequence[Collection]
+    ) -> Iterator[Finding]:
+        segments = {s.id for c in collections for s in (c.vector, c.metadata) if s}
+        yield from check_folders(listing, segments, self.sampler)
+        yield from check_segment_rows(collections, self.sampler)
+
+    def _judge_all(
+        self, collections: Sequence[Collection], schema: Schema
+    ) -> dict[str, SegmentReport]:
+        """Judge all at once; if anything changed meanwhile, one by one."""
+        auditable = [c for c in collections if c.vector and c.metadata]
+        reports = self._judge_together(auditable, schema)
+        if reports is not None:
+            return reports
+        until = time.monotonic() + PATIENCE_SECONDS
+        judged = {c.id: self._judge_patiently(c, schema, until) for c in auditable}
+        return {key: report for key, report in judged.items() if report is not None}
+
+    def _judge_together(
+        self, collections: Sequence[Collection], schema: Schema
+    ) -> dict[str, SegmentReport] | None:
+        """Reports that are all true of one moment, or None."""
+        folders = [path for c in collections if (path := segment_folder(self.view.root, c))]
+        try:
+            before = self.view.moment(folders)
+            now = {c.id: c for c in read_collections(self.view.database, schema)}
+            if any(now.get(c.id) != c for c in collections):
+                return None
+            meter = _Meter(self.progress, folders, self.level)
+            targets = read_targets(self.view, collections, schema, self.level is not Level.PROBE)
+            reports = {t.collection.id: self._judge(t, meter) for t in targets}
+            if not all(map(_may_be_trusted_at_once, reports.values())):
+                time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds(folders)))
+            return reports if self.view.moment(folders) == before else None
+        except RecordsMoved as error:
+            if self.view.moment(folders) == before:  # nobody writes: the table contradicts itself
+                raise SqliteDamaged("table embeddings and its index disagree") from error
+            return None
+        except StoreChanged:
+            return None
+
+    def _judge_patiently(
+        self, collection: Collection, schema: Schema, until: float
+    ) -> SegmentReport | None:
+        pause = PAUSE_SECONDS
+        while True:
+            try:
+                return self._judge_alone(collection, schema, until)
+            except StoreChanged:
+                if time.monotonic() + pause > until:
+                    break
+            time.sleep(pause)
+            pause *= 2
+        (target,) = read_targets(self.view, [collection], schema, with_ids=False)
+        return target.report([finding("store-changed")])
+
+    def _judge_alone(
+        self, collection: Collection, schema: Schema, until: float
+    ) -> SegmentReport | None:
+        """A report that is true of one moment, while others go on writing.
+
+        None for a collection that was dropped meanwhile.
+
+        What sqlite says is read in one transaction; the files must stand still from before it
+        until they have been read.
+
+        Raises:
+            StoreChanged: they did not.
+        """
+        folder = segment_folder(self.view.root, collection)
+        folders = [folder] if folder else []
+        before = self.view.moment_of_files(folders)
+        with self.view.database.snapshot():
+            now = read_collections(self.view.database, schema, collection.id)
+            if not all(c.vector and c.metadata for c in now):
+                raise StoreChanged("the collection is being dropped")
+            with_ids = self.level is not Level.PROBE
+            targets = [t.with_ids() for t in read_targets(self.view, now, schema, with_ids)]
+            version = self.view.database.version()
+        if not targets:
+            return None
+        report = self._judge(targets[0], _Meter(self.progress, folders, self.level))
+        if self.view.moment_of_files(folders) != before:
+            raise StoreChanged("a segment changed while it was read")
+        if not _may_be_trusted_at_once(report):
+            early = REST_SECONDS - self.view.quiet_seconds(folders)
+            if early > 0 or self.view.database.version() != version:
+                time.sleep(max(0.0, min(early, until - time.monotonic())))
+                raise StoreChanged("a flush may be under way")
+        return report
+
+    def _judge(self, target: Target, meter: _Meter) -> SegmentReport:
+        vector = target.collection.vector
+        assert vector is not None
+        if vector.type != PERSISTED_TYPE:
+            kind = "segment-not-persisted" if vector.type in ELSEWHERE else "segment-type-unknown"
+            return target.report([finding(kind, 1, (), PERSISTED_TYPE, vector.type)])
+        unsafe = list(check_segment_path(self.view.root, vector.id))
+        if unsafe or target.folder is None:
+            return target.report(unsafe)
+        meter.what = target.collection.name
+        try:
+            if target.unreadable is not None:
+                raise StoreUnreadable(target.unreadable)
+            folder = open_segment(target.folder)
+            if self.level is Level.PROBE:
+                return probe(target, folder)
+            if self.level is Level.DEEP:
+                report = deep(target, folder, self.view.database, self.sampler, meter.advance)
+            else:
+                report = standard(target, folder, self.sampler, meter.advance)
+            if self.question.salvages and report.status not in SOUND and not folder.irregular:
+                return replace(report, recoverable=recoverable(self.view.database, target))
+            return report
+        except StoreUnreadable as error:
+            return target.report([finding(error.finding, 1, [path_text(str(error))])])
+        except MemoryError as error:
+            says = f"not enough memory: {error}"
+            return target.report([finding(StoreUnreadable.finding, 1, [says])])
+
+
+def _may_be_trusted_at_once(report: SegmentReport) -> bool:
+    """Damage, and what looks like a cut flush, may be a flush that is just being written."""
+    interrupted = any(f.id == "flush-interrupted" for f in report.findings)
+    return report.status in ("empty", "consistent", "lagging") and not interrupted
+
+
+def _select(collections: Sequence[Collection], wanted: Sequence[str] | None) -> list[Collection]:
+    if wanted is None:
+        return list(collections)
+    known = {key for c in collections for key in (c.name, c.id)}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        names = ", ".join(sorted({repr(c.name) for c in collections})[:20]) or "none"
+        raise UsageError(f"no collection {unknown[0]!r} in the store; there are: {names}")
+    return [c for c in collections if c.name in wanted or c.id in wanted]
+
+
+class _Meter:
+    """Adds up bytes for a progress listener."""
+
+    def __init__(self, progress: Progress, folders: Sequence[Path], level: Level) -> None:
+        self.progress = progress
+        self.done = 0
+        self.total = 0
+        self.what = ""
+        if progress is not silent:
+            self.total = sum(bytes_to_read(open_segment(folder), level) for folder in folders)
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        self.progress(self.done, self.total, self.what)

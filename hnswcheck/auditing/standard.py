@@ -1,0 +1,286 @@
+"""Level standard: every id, every label, every delete mark, every link. Exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from hnswcheck.checks.elements import Placement, check_elements, place
+from hnswcheck.checks.files import check_files
+from hnswcheck.checks.graph import (
+    LinkFaults,
+    check_chunk,
+    check_entry_point,
+    check_link_records,
+    check_links,
+)
+from hnswcheck.checks.id_map import check_id_map
+from hnswcheck.checks.ledger import (
+    Balance,
+    Marks,
+    Replay,
+    balance,
+    check_balance,
+    check_lag,
+    check_replay,
+    check_rows,
+    replay_index,
+    replay_records,
+)
+from hnswcheck.checks.sampling import SAMPLE, Sampler
+from hnswcheck.errors import StoreChanged
+from hnswcheck.formats.id_map import IdMap
+from hnswcheck.formats.level0 import Chunk, Elements
+from hnswcheck.formats.link_lists import LinkLists
+from hnswcheck.formats.strings import Strings, find
+from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
+from hnswcheck.salvaging.counts import vectors_in
+from hnswcheck.store.collection_view import Target
+from hnswcheck.store.segment import ID_MAP, LINKS, Advance, SegmentFolder
+
+P = ParamSpec("P")
+T = TypeVar("T")
+NO_IDS = Strings.of(())
+#: Segments of fewer bytes are read faster than a thread starts.
+WORTH_A_THREAD = 4 << 20
+SOUND = ("empty", "consistent", "lagging")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A segment's files, read.
+
+    Attributes:
+        id_map, elements, links: None where the file cannot be read as such.
+        placement: which element each id has; None without id map or elements.
+        faults: what is wrong with the links.
+    """
+
+    folder: SegmentFolder
+    id_map: IdMap | None
+    elements: Elements | None
+    links: LinkLists | None
+    placement: Placement | None
+    faults: LinkFaults
+
+    @property
+    def known_id_map(self) -> IdMap | None:
+        """The id map, if it is whole."""
+        return self.id_map if self.id_map and self.id_map.problem is None else None
+
+
+def standard(
+    target: Target, folder: SegmentFolder, sampler: Sampler, advance: Advance
+) -> SegmentReport:
+    """Judge a segment by everything but its vectors.
+
+    Where the vectors are it only says of a sound one.
+
+    Raises:
+        StoreChanged, StoreUnreadable: it could not be read.
+    """
+    if folder.irregular:
+        return target.report(list(check_files(folder, *target.shape)))
+    with _beside(folder, _records, target) as records_read:
+        parts = read_parts(folder, sampler, advance)
+    records = records_read()
+    marks = _marks(parts, target.integers)
+    replay = replay_index(target.wal, target.start, parts.id_map, marks, target.revives)
+    result = _balance(records, parts, replay) if target.start_known else None
+    ledger = target.ledger(folder)
+    findings = [
+        *target.check_dimension(folder),
+        *(
+            _check_discarded(parts)
+            if _discarded(target, parts, result)
+            else _check_kept(target, parts, replay, result, sampler)
+        ),
+        *(check_balance(result, sampler) if result else ()),
+        *check_replay(replay, sampler),
+        *(check_lag(target.wal, target.start) if target.start_known else ()),
+        *check_rows(target.wal, target.collection.dimension, sampler),
+        *target.check_watermarks(),
+    ]
+    id_map, elements = parts.id_map, parts.elements
+    whole = elements if elements is not None and folder.level0_whole else None
+    ledger = replace(
+        ledger,
+        index_ids=len(id_map.id_to_label.ids) if id_map else 0,
+        total_elements_added=id_map.total_elements_added if id_map else None,
+        live=whole.live if whole else None,
+        tombstones=whole.tombstones if whole else None,
+        records_after_replay=len(records) if target.records_known else None,
+        index_ids_after_replay=result.index_ids if result else None,
+        missing=len(result.missing) if result else None,
+        phantom=len(result.phantom) if result else None,
+    )
+    sound = target.status(findings, ledger) in SOUND
+    return target.report(findings, ledger, _served(target, parts, records) if sound else None)
+
+
+def _records(target: Target) -> Strings:
+    """The ids that sqlite has after replay."""
+    records = replay_records(target.wal, target.metadata_start, target.record_ids())
+    _ = records.sorted_hashes  # which takes a while, so not later
+    return records
+
+
+@contextmanager
+def _beside(
+    folder: SegmentFolder, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> Iterator[Callable[[], T]]:
+    """Run a function in a thread while a folder is read, where that is worth a thread.
+
+    Gives what waits for its result, or raises what it raised.
+    """
+    if folder.bytes_to_read < WORTH_A_THREAD:
+        result = function(*args, **kwargs)
+        yield lambda: result
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(function, *args, **kwargs).result
+
+
+def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Parts:
+    """Read a segment's files once, judging the links on the way."""
+    faults = LinkFaults(None if sampler.everything else SAMPLE)
+    header = folder.header
+
+    def visit(chunk: Chunk) -> None:
+        if header is not None and folder.level0_whole:
+            check_chunk(chunk, header, faults)
+
+    given_up = Event()
+
+    def advance_unless_given_up(count: int) -> None:
+        if given_up.is_set():
+            raise StoreChanged("given up")
+        advance(count)
+
+    if folder.irregular:
+        return Parts(folder, None, None, None, None, faults)
+    reading = _beside(folder, folder.read_elements, visit, advance_unless_given_up)
+    with reading as elements_read, _on_failure(given_up.set):
+        id_map = folder.read_id_map(advance)
+        links = folder.read_links(advance)
+        if id_map is not None:  # both take a while, so not after the elements
+            _ = id_map.id_to_label.ids.sorted_hashes, id_map.label_to_id.ids.hashes
+    elements = elements_read()
+    if header is not None and links is not None and links.bad is None:
+        check_links(links, header, faults)
+    placement = place(elements, id_map) if elements and id_map else None
+    return Parts(folder, id_map, elements, links, placement, faults)
+
+
+@contextmanager
+def _on_failure(call: Callable[[], None]) -> Iterator[None]:
+    """Call if the block fails or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        call()
+        raise
+
+
+def _starts_over(id_map: IdMap | None, integers: bool) -> bool:
+    """Whether replay starts a new index: without an id map; in 1.x over an empty one, too."""
+    if id_map is None:
+        return True
+    return integers and id_map.problem is None and not len(id_map.id_to_label.ids)
+
+
+def _discarded(target: Target, parts: Parts, result: Balance | None) -> bool:
+    """Whether Chroma throws the index files away unread, and loses nothing by it."""
+    if not parts.folder.states or not _starts_over(parts.id_map, target.integers):
+        return False
+    flushed = parts.id_map is None and target.was_flushed
+    balanced = result is not None and not (result.missing or result.phantom)
+    return balanced and not flushed
+
+
+def _check_discarded(parts: Parts) -> Iterator[Finding]:
+    """What lies there was cut off before its id map; nothing in it can harm."""
+    folder, elements, id_map = parts.folder, parts.elements, parts.id_map
+    total = 0 if id_map is None else id_map.total_elements_added or 0
+    newer = folder.count
+    if elements is not None and folder.level0_whole:
+        dead = elements.tombstoned & (elements.labels <= np.uint64(total))
+        newer -= int(np.count_nonzero(dead))
+    if newer:
+        yield finding("flush-interrupted", newer)
+
+
+def _check_kept(
+    target: Target, parts: Parts, replay: Replay, result: Balance | None, sampler: Sampler
+) -> Iterator[Finding]:
+    """Findings about files that Chroma loads."""
+    yield from check_files(parts.folder, *target.shape)
+    yield from _check_absence(target, parts, result)
+    yield from _check_contents(target, parts, replay, sampler)
+
+
+def _marks(parts: Parts, integers: bool) -> Marks | None:
+    """What stands in the way of replay; nothing where it starts a new index."""
+    placement, elements, id_map = parts.placement, parts.elements, parts.known_id_map
+    if placement is None or elements is None or id_map is None or not parts.folder.level0_whole:
+        return None
+    if _starts_over(id_map, integers):
+        return None
+    last = id_map.total_elements_added or 0
+    dead = elements.labels[elements.tombstoned & (elements.labels > np.uint64(last))]
+    undeletable = (placement.element < 0) | placement.tombstoned
+    return Marks(undeletable, placement.tombstoned, set(dead.tolist()), last)
+
+
+def _balance(records: Strings, parts: Parts, replay: Replay) -> Balance | None:
+    """Account 1; None where the ids of the index are unknown."""
+    if parts.id_map is not None and parts.id_map.problem is not None:
+        return None
+    index_ids = parts.id_map.id_to_label.ids if parts.id_map else NO_IDS
+    return balance(records, replay, index_ids)
+
+
+def _check_absence(target: Target, parts: Parts, result: Balance | None) -> Iterator[Finding]:
+    """Folder or id map not there: damage only if something was flushed, or is missing."""
+    folder = parts.folder
+    if ID_MAP in folder.states:
+        return
+    if not folder.states:
+        if target.was_flushed or (result is not None and result.missing):
+            yield finding("segment-folder-missing")
+    else:
+        yield finding("id-map-missing")
+
+
+def _check_contents(
+    target: Target, parts: Parts, replay: Replay, sampler: Sampler
+) -> Iterator[Finding]:
+    folder, header = parts.folder, parts.folder.header
+    if parts.id_map is not None:
+        size = folder.states[ID_MAP].size
+        dimension = target.collection.dimension
+        yield from check_id_map(parts.id_map, size, header, dimension, sampler)
+    if header is None or not folder.level0_whole:
+        return
+    elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map
+    loaded = not _starts_over(id_map, target.integers)
+    if loaded and elements is not None and placement is not None and id_map is not None:
+        yield from check_elements(elements, placement, id_map, replay, target.revives, sampler)
+    if parts.links is not None:
+        yield from check_link_records(parts.links, header, folder.states[LINKS].size)
+    yield from parts.faults.findings(sampler)
+    yield from check_entry_point(header, parts.links, parts.faults)
+
+
+def _served(target: Target, parts: Parts, records: Strings) -> Recoverable:
+    """Where Chroma takes the vectors of a sound collection from."""
+    written = {row.id for row in target.wal}
+    indexed = find(written, parts.id_map.id_to_label.ids) if parts.id_map else {}
+    pending = len(find(vectors_in(target.wal, target.start, indexed.keys()), records))
+    return Recoverable(len(records) - pending, pending, 0, 0, 0)

@@ -1,0 +1,1 @@
+"""All that writes to a store: locked, journalled, undoable."""

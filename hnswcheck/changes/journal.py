@@ -1,0 +1,328 @@
+"""All or nothing: what an action is about to do is on disk before it begins.
+
+An action moves folders within the persist directory and changes rows of sqlite. Its journal names
+all of that. Then manifests are written, folders renamed, and the rows committed, in this order,
+each durable before the next; the journal goes last. The last rename decides: whoever finds the
+journal finishes an action whose folders have all moved, and takes back one where some have not.
+
+What happens to the store between the stop and that is respected: a folder or a watermark that
+Chroma has written anew is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hnswcheck.changes.delete_records import Drop, all_gone, drop_from_json, drop_records
+from hnswcheck.changes.lock import Held
+from hnswcheck.changes.watermark import (
+    WatermarkChange,
+    change_from_json,
+    is_written,
+    write_watermark,
+)
+from hnswcheck.durable import sync_directory, write_durably
+from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
+from hnswcheck.formats.text import path_text
+from hnswcheck.store.names import DROPPED, JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
+from hnswcheck.store.view import list_directory, look_at
+
+SCHEMA_ID = "hnswcheck.journal/1"
+#: What a journal is called until it is complete.
+DRAFT = JOURNAL + ".new"
+LARGEST_JOURNAL = 1 << 26
+
+Action = Literal["quarantine", "restore", "repair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happens to one segment.
+
+    Attributes:
+        moves: folders to rename, (from, to), names in the persist directory.
+        watermarks: that change.
+        adds, removes: manifests.
+        drops: records that go.
+    """
+
+    segment: str
+    moves: tuple[tuple[str, str], ...]
+    watermarks: tuple[WatermarkChange, ...] = ()
+    adds: tuple[str, ...] = ()
+    removes: tuple[str, ...] = ()
+    drops: tuple[Drop, ...] = ()
+
+    def is_done(self, root: Path) -> bool:
+        """Whether the last move was made. Chroma may make the segment's own folder anew."""
+        if not self.moves:
+            return True
+        source, target = self.moves[-1]
+        if source == self.segment:
+            return _is_there(root / target)
+        return not _is_there(root / source)
+
+    def is_overtaken(self, root: Path) -> bool:
+        """Whether Chroma has made a folder anew in the place of one that went."""
+        made_anew = bool(self.moves) and self.moves[-1][0] == self.segment
+        return made_anew and _holds_anything(root / self.segment)
+
+    def change_rows(self, connection: sqlite3.Connection) -> bool:
+        """Change what is in sqlite; False if a watermark is not what it was."""
+        written = [write_watermark(connection, change) for change in self.watermarks]
+        drop_records(connection, self.drops)
+        return all(written)
+
+    def is_committed(self, connection: sqlite3.Connection) -> bool:
+        """Whether anything in sqlite was changed."""
+        gone = bool(self.drops) and all_gone(connection, self.drops)
+        return gone or any(is_written(connection, change) for change in self.watermarks)
+
+
+def perform(
+    held: Held, action: Action, steps: Sequence[Step], manifests: Mapping[str, bytes]
+) -> None:
+    """Carry out an action whole, or not at all.
+
+    Args:
+        manifests: the content of every manifest that a step adds.
+
+    Raises:
+        ActionFailed: the system refused something; the store is as it was.
+        StoreChanged: a watermark is not what it was; the store is as it was.
+    """
+    with _failing(f"{held.root}: nothing was changed"), _taken_back(held, steps):
+        _write_journal(held.root, action, steps)
+        for name, content in manifests.items():
+            write_durably(held.root / name, content)
+        for step in steps:
+            for source, target in step.moves:
+                sync_directory(held.root)  # no folder may move before its manifest is there
+                (held.root / source).rename(held.root / target)
+        sync_directory(held.root)
+        for step in steps:
+            if not step.change_rows(held.connection):
+                raise StoreChanged(f"{held.root}: a watermark of {step.segment} has changed")
+        held.commit()
+    with _failing(f"{held.root}: done, but {JOURNAL} could not be removed"):
+        _clean_up_whole(held.root, steps)
+
+
+def recover(held: Held) -> list[str]:
+    """Finish or take back what an earlier action left; what was done, a line per segment.
+
+    A rebuilt index that never took its place goes.
+
+    Raises:
+        StoreUnreadable: the journal is none of ours.
+        ActionFailed: the system refused something; the journal stays.
+    """
+    with _failing(f"{held.root}: an unfinished action could not be finished"):
+        _remove(held.root / DRAFT)
+        if look_at(held.root / JOURNAL) is None:
+            remove_rebuilt(held.root)
+            return []
+        action, steps = _read_journal(held.root)
+        done = [step for step in steps if step.is_done(held.root)]
+        if len(done) < len(steps):  # so nothing was committed
+            done = [step for step in done if step.is_overtaken(held.root)]
+        _take_back(held.root, [step for step in steps if step not in done])
+        sync_directory(held.root)
+        for step in done:
+            if not step.is_overtaken(held.root):
+                step.change_rows(held.connection)
+        held.commit()
+        _clean_up(held.root, done)
+        remove_rebuilt(held.root)
+    said = {True: "finished", False: "took back"}
+    return [f"{said[step in done]} the {action} of segment {step.segment}" for step in steps]
+
+
+def remove_rebuilt(root: Path) -> None:
+    """Remove new indexes that are not in the place of any segment's folder.
+
+    Raises:
+        OSError: the system refused.
+    """
+    for state in list_directory(root):
+        if state.is_directory and REBUILT.fullmatch(state.name):
+            shutil.rmtree(root / state.name)
+        elif state.is_file and REBUILT.fullmatch(state.name.removesuffix(SCRATCH)):
+            (root / state.name).unlink()
+
+
+def is_unfinished(root: Path) -> bool:
+    """Whether an action was stopped before its end."""
+    return look_at(root / JOURNAL) is not None
+
+
+def _write_journal(root: Path, action: Action, steps: Sequence[Step]) -> None:
+    content = {"schema": SCHEMA_ID, "action": action, "steps": [asdict(step) for step in steps]}
+    draft = root / DRAFT
+    _remove(draft)
+    write_durably(draft, json.dumps(content, indent=1).encode())
+    draft.rename(root / JOURNAL)
+    sync_directory(root)
+
+
+def _read_journal(root: Path) -> tuple[str, list[Step]]:
+    path = root / JOURNAL
+    state = look_at(path)
+    try:
+        if state is None or not state.is_file or state.size > LARGEST_JOURNAL:
+            raise FormatError("no file of ours")
+        found = json.loads(path.read_bytes())
+        match found:
+            case {"schema": schema} if schema != SCHEMA_ID:
+                raise FormatError(f"schema {schema!r}, written by another version")
+            case {"action": str(action), "steps": [*steps]} if action in get_args(Action):
+                return action, [_step(step) for step in steps]
+        raise FormatError("not a journal")
+    except (ValueError, RecursionError, FormatError) as error:
+        text = f"{path}: {error}; move it away once you know what it is"
+        raise StoreUnreadable(path_text(text)) from error
+
+
+def _step(found: Any) -> Step:
+    match found:
+        case {
+            "segment": str(segment),
+            "moves": [*moves],
+            "watermarks": [*watermarks],
+            "adds": [*adds],
+            "removes": [*removes],
+            "drops": [*drops],
+        }:
+            pass
+        case _:
+            raise FormatError("a step that is none")
+    folders = [name for move in moves for name in (move if isinstance(move, list) else [move])]
+    pairs = all(isinstance(move, list) and len(move) == 2 for move in moves)
+    ours = all(_belongs(name, segment) for name in folders)
+    notes = all(_belongs(str(name).removesuffix(MANIFEST), segment) for name in (*adds, *removes))
+    suffixes = all(str(name).endswith(MANIFEST) for name in (*adds, *removes))
+    whole = moves or (watermarks and not adds and not removes)
+    if not (UUID.fullmatch(segment) and whole and pairs and ours and notes and suffixes):
+        raise FormatError("a step with names that are not ours")
+    return Step(
+        segment,
+        tuple((source, target) for source, target in moves),
+        tuple(map(change_from_json, watermarks)),
+        tuple(adds),
+        tuple(removes),
+        tuple(map(drop_from_json, drops)),
+    )
+
+
+def _belongs(name: object, segment: str) -> bool:
+    if not isinstance(name, str):
+        return False
+    ours = (
+        OURS.fullmatch(name)
+        or REBUILT.fullmatch(name.removesuffix(SCRATCH))
+        or DROPPED.fullmatch(name)
+    )
+    return name == segment or (ours is not None and ours.group(1) == segment)
+
+
+@contextmanager
+def _taken_back(held: Held, steps: Sequence[Step]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        try:
+            committed = _is_committed(held, steps)
+            if not committed:  # else a signal came after the last instruction
+                _take_back(held.root, steps)
+                _clean_up(held.root, ())
+                _remove(held.root / DRAFT)
+            elif not isinstance(error, (OSError, sqlite3.Error)):
+                _clean_up(held.root, steps)
+        except (OSError, sqlite3.Error) as second:
+            raise ActionFailed(
+                f"{held.root}: stopped half way ({_why(error)}) and could not go back ({second});"
+                " the next quarantine or restore will"
+            ) from error
+        if committed and isinstance(error, (OSError, sqlite3.Error)):
+            raise ActionFailed(
+                f"{held.root}: done, but the system did not confirm it ({_why(error)});"
+                " the next quarantine or restore makes sure"
+            ) from error
+        raise
+
+
+def _is_committed(held: Held, steps: Sequence[Step]) -> bool:
+    """Whether the watermarks were changed for good: a failed COMMIT may end a transaction, too."""
+    if held.connection.in_transaction:
+        return False
+    return any(step.is_committed(held.connection) for step in steps)
+
+
+def _take_back(root: Path, steps: Sequence[Step]) -> None:
+    for step in reversed(steps):
+        for source, target in reversed(step.moves):
+            if _is_there(root / target) and not _holds_anything(root / source):
+                (root / target).rename(root / source)
+                sync_directory(root)  # its manifest goes only when it is back for good
+    for name in (name for step in steps for name in step.adds):
+        if not _is_there(root / name.removesuffix(MANIFEST)):
+            _remove(root / name)
+
+
+def _clean_up(root: Path, done: Sequence[Step]) -> None:
+    for step in done:
+        for name in step.removes:
+            _remove(root / name)
+    sync_directory(root)
+    _remove(root / JOURNAL)
+    sync_directory(root)
+
+
+def _clean_up_whole(root: Path, done: Sequence[Step]) -> None:
+    """The same, even where a signal comes."""
+    try:
+        _clean_up(root, done)
+    except OSError:
+        raise
+    except BaseException:
+        _clean_up(root, done)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if _is_there(path):  # on what is read-only, even removing nothing fails
+        path.unlink()
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _holds_anything(path: Path) -> bool:
+    """Whether something is there that is not an empty folder."""
+    if path.is_symlink() or not path.is_dir():
+        return _is_there(path)
+    return any(path.iterdir())
+
+
+@contextmanager
+def _failing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise ActionFailed(f"{what}: {_why(error)}") from error
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        files = f" ({Path(error.filename).name})" if isinstance(error.filename, str) else ""
+        return f"{error.strerror or error}{files}"
+    return str(error) or type(error).__name__

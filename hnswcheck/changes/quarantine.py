@@ -1,0 +1,345 @@
+"""Move damaged segments out of Chroma's way, exactly, undoably, and never more than that.
+
+Without its folder and its watermark Chroma replays what the WAL still holds of a collection into a
+new index; what the WAL no longer holds is searchable again only after a repair.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hnswcheck.auditing.runner import Question, examine, naming
+from hnswcheck.changes.journal import DRAFT, Step, is_unfinished, perform, recover
+from hnswcheck.changes.lock import (
+    hold,
+    hold_unchanged,
+    reading,
+    segment_folders,
+    states_if_quiet,
+    take_in_wal,
+)
+from hnswcheck.changes.processes import users_of
+from hnswcheck.changes.set_aside import set_aside
+from hnswcheck.changes.watermark import WatermarkChange, read_watermark
+from hnswcheck.checks.ledger import Balance, check_rows, replay_index, replay_records
+from hnswcheck.checks.sampling import Sampler
+from hnswcheck.errors import StoreChanged, UsageError
+from hnswcheck.formats.strings import find
+from hnswcheck.isolation import Progress, alone, silent
+from hnswcheck.replay.balance import balance_with
+from hnswcheck.report import CollectionInfo, Level, Report, SegmentReport, Status
+from hnswcheck.store.catalog import read_collections, read_schema
+from hnswcheck.store.collection_view import BEFORE_ALL, Target, read_targets
+from hnswcheck.store.database import DATABASE
+from hnswcheck.store.manifest import file_prints
+from hnswcheck.store.names import REBUILT
+from hnswcheck.store.view import States, check_path, list_directory, open_store
+
+#: Damage that says nothing certain about any segment.
+OF_SQLITE = "sqlite-damaged"
+
+NO_FOLDER = "it has no folder; hnswcheck restore lists what was moved"
+NO_GAIN = "Chroma would search no more records without it"
+SQLITE_DAMAGED = "chroma.sqlite3 itself is damaged"
+WOULD_LOSE = "records would not be searchable"
+NOT_ASKED = "only looked at"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """A damaged segment, and what a quarantine does to it.
+
+    Attributes:
+        findings: ids of those that count as errors.
+        searchable: records that stay searchable, from the WAL.
+        after_repair: records that are searchable only after a repair, then.
+        lost: records whose vector is nowhere; None if that cannot be told.
+        moved_to: the folder's new name; None if it was not moved.
+        kept: why it was not moved; empty if it was.
+    """
+
+    collection: CollectionInfo
+    segment: str
+    status: Status
+    findings: tuple[str, ...]
+    searchable: int
+    after_repair: int
+    lost: int | None
+    moved_to: str | None = None
+    kept: str = NOT_ASKED
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineResult:
+    """What a quarantine did, or with ``dry_run`` would do.
+
+    Attributes:
+        report: of the audit that it began with.
+        segments: every damaged one among those that were asked for.
+        finished: what was left of an earlier action and was finished first.
+    """
+
+    path: Path
+    report: Report
+    segments: tuple[Fate, ...]
+    finished: tuple[str, ...] = ()
+
+    @property
+    def moved(self) -> tuple[Path, ...]:
+        """The folders that were moved, where they are now."""
+        return tuple(self.path / fate.moved_to for fate in self.segments if fate.moved_to)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """Records that the WAL alone makes searchable; account 1 of the index, None if unknown."""
+
+    searchable: int
+    present: Balance | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a quarantine would do, and what shows that it is still true."""
+
+    question: Question
+    wanted: tuple[str, ...] | None
+    result: QuarantineResult
+    accounts: Mapping[str, _Account]
+    folders: tuple[Path, ...]
+    states: States | None
+
+    def chosen(self, accept_loss: bool) -> tuple[Fate, ...]:
+        """The segments that may be moved."""
+        may = {NOT_ASKED, WOULD_LOSE} if accept_loss else {NOT_ASKED}
+        return tuple(fate for fate in self.result.segments if fate.kept in may)
+
+
+def quarantine(
+    path: str | os.PathLike[str],
+    collections: Iterable[str] | None = None,
+    segments: Iterable[str] | None = None,
+    *,
+    level: Level | str = Level.STANDARD,
+    dry_run: bool = False,
+    accept_loss: bool = False,
+    wait: float = 0.0,
+    progress: Progress = silent,
+) -> QuarantineResult:
+    """Audit a store and move the folders of damaged segments aside; :func:`restore` undoes it.
+
+    Only segments whose status is diverged or corrupt are moved, and of these only those whose
+    records all stay searchable from the WAL, unless ``accept_loss``; none at all where Chroma
+    would search no more than it does now. The folder is renamed within the persist directory, its
+    contents untouched, with a manifest beside it; the VECTOR watermark goes in the same step. All
+    of it happens, or nothing.
+
+    Args:
+        path: the persist directory.
+        collections: names or ids; None for all.
+        segments: ids of vector segments; None for all.
+        level: of the audit, "standard" or "deep".
+        dry_run: only say what would be done; writes nothing.
+        accept_loss: move also where records are then not searchable before a repair.
+        wait: seconds to wait for other processes to leave the store.
+        progress: called as bytes are read.
+
+    Raises:
+        StoreInUse: another process has the store open.
+        StoreChanged: it was written between the audit and the move.
+        ActionFailed: the system refused something; the store is as it was.
+        HnswcheckError: as :func:`hnswcheck.audit` does.
+    """
+    plan = plan_quarantine(
+        path, collections, segments, level=level, dry_run=dry_run, wait=wait, progress=progress
+    )
+    return plan.result if dry_run else carry_out(plan, accept_loss, wait, progress)
+
+
+def plan_quarantine(
+    path: str | os.PathLike[str],
+    collections: Iterable[str] | None,
+    segments: Iterable[str] | None,
+    *,
+    level: Level | str,
+    dry_run: bool,
+    wait: float,
+    progress: Progress,
+) -> Plan:
+    """The first half of :func:`quarantine`; unless ``dry_run``, what was left is finished first."""
+    question = Question.of(path, level, collections)
+    if question.level is Level.PROBE:
+        raise UsageError("counts alone do not say what a quarantine costs: level standard or deep")
+    root = question.directory
+    wanted = None if segments is None else tuple(segments)
+    with naming(path):
+        finished = () if dry_run else tuple(settle(root, wait))
+        plan = alone(root / DATABASE, _plan, (question, wanted), progress)
+    return replace(plan, result=replace(plan.result, finished=finished))
+
+
+def carry_out(plan: Plan, accept_loss: bool, wait: float, progress: Progress) -> QuarantineResult:
+    """The second half of :func:`quarantine`."""
+    chosen = plan.chosen(accept_loss)
+    if not chosen:
+        return plan.result
+    if take_in_wal(plan.result.path, plan.states, wait):
+        plan = _same_again(plan, progress)
+    names = _move(plan, chosen, wait, progress)
+    fates = (
+        replace(fate, moved_to=names[fate.segment], kept="") if fate.segment in names else fate
+        for fate in plan.result.segments
+    )
+    return replace(plan.result, segments=tuple(fates))
+
+
+def _same_again(plan: Plan, progress: Progress) -> Plan:
+    """The same plan with the states of now.
+
+    Raises:
+        StoreChanged: it is not the same.
+    """
+    root = plan.result.path
+    again = alone(root / DATABASE, _plan, (plan.question, plan.wanted), progress)
+    if again.result.segments != plan.result.segments:
+        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was moved")
+    return replace(again, result=replace(again.result, finished=plan.result.finished))
+
+
+def settle(root: Path, wait: float) -> Sequence[str]:
+    """Finish what an earlier action left, and let sqlite roll back what a dead writer left.
+
+    Raises:
+        StoreInUse: another process has the store open, whether or not there is anything to do.
+    """
+    with reading(root):
+        check_path(root)
+        alone_here = not users_of(root)
+    left = is_unfinished(root) or any(
+        state.name in (DRAFT, f"{DATABASE}-journal") or REBUILT.match(state.name)
+        for state in list_directory(root)
+    )
+    if left or not alone_here:
+        with hold(root, wait) as held:
+            return recover(held)
+    return ()
+
+
+def _plan(
+    question: Question, segments: tuple[str, ...] | None, progress: Progress = silent
+) -> Plan:
+    folders = tuple(segment_folders(question.directory))
+    before = states_if_quiet(question.directory, folders)
+    store = examine(question, progress)
+    known = {segment.vector_segment for segment in store.segments}
+    unknown = [name for name in segments or () if name not in known]
+    if unknown:
+        raise UsageError(f"no vector segment {unknown[0]!r} among those audited")
+    damaged = [
+        segment
+        for segment in store.segments
+        if segment.is_damaged and (segments is None or segment.vector_segment in segments)
+    ]
+    sqlite = any(found.id == OF_SQLITE for found in store.findings)
+    accounts = {} if sqlite or not damaged else _accounts(question.directory, damaged)
+    fates = tuple(_fate(question.directory, segment, accounts, sqlite) for segment in damaged)
+    now = states_if_quiet(question.directory, folders)
+    result = QuarantineResult(question.directory, Report((store,)), fates)
+    states = before if before == now else None
+    return Plan(question, segments, result, accounts, folders, states)
+
+
+def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Account]:
+    """By collection, what Chroma can search with the WAL alone, and what only the index has."""
+    wanted = {segment.collection.id for segment in damaged}
+    with open_store(root) as view:
+        schema = read_schema(view.database)
+        collections = [c for c in read_collections(view.database, schema) if c.id in wanted]
+        targets = read_targets(view, collections, schema, with_ids=True)
+        return {target.collection.id: _account(target) for target in targets}
+
+
+def _account(target: Target) -> _Account:
+    rows = target.read_all_wal()
+    if not target.records_known:
+        return _Account(0, None)
+    records = replay_records(target.wal, target.metadata_start, target.record_ids())
+    present, _ = balance_with(target, target.folder, target.start, records)
+    dimension = target.collection.dimension
+    if dimension is None or any(check_rows(rows, dimension, Sampler())):
+        return _Account(0, present)  # Chroma searches nothing, or stops at such a row
+    replayed = replay_index(rows, BEFORE_ALL, None, None, target.revives).present
+    there = find((id for id, there in replayed.items() if there), records)
+    return _Account(len(there), present)
+
+
+def _fate(
+    root: Path, segment: SegmentReport, accounts: Mapping[str, _Account], sqlite: bool
+) -> Fate:
+    ledger = segment.ledger
+    records = ledger.records_after_replay
+    if records is None:
+        records = ledger.records or 0
+    account = accounts.get(segment.collection.id)
+    searchable = account.searchable if account else 0
+    lost = segment.recoverable.lost
+    after_repair = max(0, records - searchable - (lost or 0))
+    now = records - (ledger.missing or 0)  # of a segment that Chroma can read
+    vector = segment.vector_segment or ""
+    kept = NOT_ASKED
+    if sqlite:
+        kept = SQLITE_DAMAGED
+    elif not (root / vector).is_dir():
+        kept = NO_FOLDER
+    elif segment.status == "diverged" and not ledger.phantom and searchable <= now:
+        kept = NO_GAIN
+    elif searchable < records:
+        kept = WOULD_LOSE
+    return Fate(
+        segment.collection,
+        vector,
+        segment.status,
+        segment.error_ids,
+        searchable,
+        after_repair,
+        lost,
+        kept=kept,
+    )
+
+
+def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -> dict[str, str]:
+    """Move the chosen segments; their folders' new names."""
+    root = plan.result.path
+    reports = {s.vector_segment: s for s in plan.result.report.stores[0].segments}
+    prints = {fate.segment: file_prints(root / fate.segment, progress) for fate in chosen}
+    with hold_unchanged(root, plan.folders, plan.states, wait) as held:
+        now = datetime.now(UTC)
+        steps: list[Step] = []
+        manifests: dict[str, bytes] = {}
+        names: dict[str, str] = {}
+        for fate in chosen:
+            segment, report = fate.segment, reports[fate.segment]
+            row = read_watermark(held.connection, segment)
+            name, manifest = set_aside(
+                held,
+                segment,
+                now,
+                fate.collection,
+                row,
+                prints[segment],
+                why=fate.findings,
+                present=plan.accounts[fate.collection.id].present,
+                searchable=fate.searchable,
+                after_repair=fate.after_repair,
+                report=asdict(report),
+            )
+            change = WatermarkChange(segment, row, None)
+            steps.append(Step(segment, ((segment, name),), (change,), adds=tuple(manifest)))
+            manifests |= manifest
+            names[segment] = name
+        perform(held, "quarantine", steps, manifests)
+    return names

@@ -1,0 +1,92 @@
+"""The command line: which commands there are, and how each of them ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from hnswcheck import __version__
+from hnswcheck.cli import audit, change, explain, repair
+from hnswcheck.cli.terminal import complain
+from hnswcheck.errors import HnswcheckError, UsageError
+from hnswcheck.isolation import exit_when_told
+
+app = typer.Typer(
+    help="The fsck for Chroma: says exactly whether vector index and records agree.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+#: typer brings its own click or uses the installed one; its usage errors share this base.
+CliError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
+
+INTERRUPTED = 130
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hnswcheck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(epilog=audit.EXAMPLES)(audit.audit)
+app.command(epilog=change.QUARANTINE_EXAMPLES)(change.quarantine)
+app.command(epilog=change.RESTORE_EXAMPLES)(change.restore)
+app.command(epilog=repair.EXAMPLES, cls=repair.RepairCommand)(repair.repair)
+app.command(epilog=repair.SALVAGE_EXAMPLES)(repair.salvage)
+app.command(epilog="Examples:\n\n  hnswcheck explain\n\n  hnswcheck explain records-missing")(
+    explain.explain
+)
+app.command(epilog="Example:\n\n  hnswcheck schema > report.schema.json")(explain.schema)
+app.command(epilog="Example:\n\n  hnswcheck demo")(audit.demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    exit_when_told()
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = typer.main.get_command(app).main(
+            None if arguments is None else list(arguments), "hnswcheck", standalone_mode=False
+        )
+    except CliError as error:
+        says = getattr(error, "format_message", lambda: "")()
+        complain(f"{says or 'nothing to do'} (see hnswcheck --help)")
+        return UsageError.exit_code
+    except HnswcheckError as error:
+        complain(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        if os.environ.get("HNSWCHECK_TRACEBACK"):
+            raise
+        complain(
+            f"internal error: {type(error).__name__}: {error}"
+            " (please report it; HNSWCHECK_TRACEBACK=1 shows where)"
+        )
+        return HnswcheckError.exit_code
+    if code == INTERRUPTED:  # newer typer returns this itself
+        complain("interrupted")
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,197 @@
+"""``hnswcheck audit`` and ``hnswcheck demo``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hnswcheck.auditing.runner import audit as run_audit
+from hnswcheck.auditing.runner import failed
+from hnswcheck.cli.change import AcceptLoss, Wait, Yes, run_quarantine
+from hnswcheck.cli.demo import unpacked_demo
+from hnswcheck.cli.progress import shown
+from hnswcheck.cli.render_report import lines
+from hnswcheck.cli.terminal import complain, emit, is_terminal, page
+from hnswcheck.errors import HnswcheckError, UsageError
+from hnswcheck.findings import REGISTRY, SEVERITIES, Severity
+from hnswcheck.report import Level, Report, StoreReport
+
+
+class Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class FailOn(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+
+
+EXAMPLES = """
+Examples:
+
+  hnswcheck audit ./chroma
+
+  hnswcheck audit ./chroma --collection docs --all-ids
+
+  hnswcheck audit backup-*/ --fail-on warning --quiet
+
+  hnswcheck audit ./chroma --format json -o report.json
+
+  hnswcheck audit ./chroma --quarantine
+
+Exit codes: 0 nothing at or above --fail-on; 1 findings, also where --quarantine then moved what
+was damaged; 2 wrong use; 3 could not be decided; 130 interrupted.
+"""
+
+
+def audit(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            readable=False, metavar="PATH...", help="Persist directories.", show_default=False
+        ),
+    ],
+    level: Annotated[
+        Level,
+        typer.Option(help="Counts only; or every id, label and link; or vectors and sqlite, too."),
+    ] = Level.STANDARD,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this collection (name or id); repeatable."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="What to write.")] = Format.TEXT,
+    fail_on: Annotated[FailOn, typer.Option(help="Which findings make the exit code 1.")] = (
+        FailOn.ERROR
+    ),
+    severity: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FINDING=LEVEL", help="Give a finding another severity here; repeatable."
+        ),
+    ] = None,
+    all_ids: Annotated[
+        bool, typer.Option("--all-ids", help="Name every affected id, not the first 20.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only the verdict, no progress.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there instead.")
+    ] = None,
+    quarantine: Annotated[
+        bool,
+        typer.Option(
+            "--quarantine",
+            help="Then move what is damaged, as 'hnswcheck quarantine' does; --yes, --accept-loss"
+            " and --wait are for that.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    accept_loss: AcceptLoss = False,
+    wait: Wait = 0.0,
+) -> None:
+    """Say of every collection whether its vector index and its records agree.
+
+    Reads only, unless --quarantine is given. Nothing in the directory is written, created or
+    touched, and a running Chroma is not disturbed.
+    """
+    severities = _severities(severity or [])
+    if quarantine and level is Level.PROBE:
+        raise UsageError("--quarantine needs level standard or deep: counts do not say its cost")
+    if (yes or accept_loss or wait) and not quarantine:
+        raise UsageError("--yes, --accept-loss and --wait belong to --quarantine")
+    if output is not None:
+        _keep_out(output, paths)
+        _try_to_write(output)  # what cannot be written must be known before hours of reading
+    stores: list[StoreReport] = []
+    wrong_use = False
+    for path in paths:
+        try:
+            with shown(not quiet) as progress:
+                report = run_audit(path, level, collection, all_ids=all_ids, progress=progress)
+            stores += report.stores
+        except HnswcheckError as error:
+            if not error.finding:
+                raise
+            complain(str(error))
+            stores.append(failed(path, level, error))
+            wrong_use |= isinstance(error, UsageError)
+    report = Report(tuple(stores)).with_severities(severities)
+    deliver(report, format, quiet, output)
+    for path, store in zip(paths, stores, strict=True) if quarantine else ():
+        if store.verdict == "damaged":
+            aside = format is Format.JSON
+            choices = (level, False, yes, accept_loss, wait, quiet, aside)
+            try:
+                run_quarantine(path, collection, None, *choices)
+            except HnswcheckError as error:
+                complain(str(error))
+                wrong_use |= isinstance(error, UsageError)
+    code = report.exit_code(fail_on.value)
+    raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
+
+
+def _keep_out(output: Path, stores: Sequence[Path]) -> None:
+    place = output.resolve()
+    for store in stores:
+        if place.is_relative_to(store.resolve()):
+            raise UsageError(f"{output}: not within the store, where nothing may be written")
+
+
+def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
+    chosen: dict[str, Severity] = {}
+    for override in overrides:
+        finding, _, level = override.partition("=")
+        if finding not in REGISTRY:
+            raise UsageError(f"--severity: no finding {finding!r}; 'hnswcheck explain' lists them")
+        match = [s for s in SEVERITIES if s == level]
+        if not match:
+            raise UsageError(f"--severity: {level!r} is none of {', '.join(SEVERITIES)}")
+        chosen[finding] = match[0]
+    return chosen
+
+
+def deliver(report: Report, format: Format, quiet: bool, output: Path | None) -> None:
+    """Write a report to stdout or to a file."""
+    if output is None:
+        emit(_rendered(report, format, quiet, colours=is_terminal(sys.stdout)))
+        return
+    with _writing(output):
+        output.write_text(_rendered(report, format, quiet, colours=False), encoding="utf-8")
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{output}: {error.strerror or error}") from error
+
+
+def _try_to_write(output: Path) -> None:
+    with _writing(output):
+        new = not output.exists()
+        output.open("a").close()
+        if new:
+            output.unlink()
+
+
+def _rendered(report: Report, format: Format, quiet: bool, colours: bool) -> str:
+    if format is Format.JSON:
+        return report.to_json() + "\n"
+    return page(lines(report, quiet), colours)
+
+
+def demo() -> None:
+    """Audit a damaged store that comes with the package, and show how to read the result."""
+    with unpacked_demo() as (store, about):
+        emit(f"{about}\n")
+        report = run_audit(store)
+        deliver(report, Format.TEXT, False, None)

@@ -1,0 +1,173 @@
+"""``hnswcheck quarantine`` and ``hnswcheck restore``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from hnswcheck.changes import quarantine as quarantining
+from hnswcheck.changes import restore as restoring
+from hnswcheck.changes.journal import is_unfinished
+from hnswcheck.cli import render_actions as actions
+from hnswcheck.cli.progress import shown
+from hnswcheck.cli.terminal import complain, is_terminal, show
+from hnswcheck.errors import HnswcheckError, UsageError
+from hnswcheck.report import Level
+
+StorePath = Annotated[
+    Path,
+    typer.Argument(
+        readable=False, metavar="PATH", help="The persist directory.", show_default=False
+    ),
+]
+Wait = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", min=0, help="Wait so long for other processes to leave the store."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Move without asking first.")]
+AcceptLoss = Annotated[
+    bool,
+    typer.Option(
+        "--accept-loss", help="Move also where records are searchable only after a repair, then."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+#: Nothing could be said of some segments.
+UNDECIDED = HnswcheckError.exit_code
+
+QUARANTINE_EXAMPLES = """
+Examples:
+
+  hnswcheck quarantine ./chroma --dry-run
+
+  hnswcheck quarantine ./chroma --collection docs
+
+  hnswcheck quarantine ./chroma --yes --wait 30
+
+Exit codes: 0 no damaged segment is left in place; 1 some are; 2 wrong use; 3 it could not be
+done, and nothing was changed; 130 interrupted.
+"""
+
+RESTORE_EXAMPLES = """
+Examples:
+
+  hnswcheck restore ./chroma
+
+  hnswcheck restore ./chroma --quarantine NAME --dry-run
+
+  hnswcheck restore ./chroma --quarantine NAME
+
+Exit codes: 0 done; 1 refused, as it would lose what was written since; 2 wrong use; 3 it could
+not be done, and nothing was changed; 130 interrupted.
+"""
+
+
+def quarantine(
+    path: StorePath,
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this collection (name or id); repeatable."),
+    ] = None,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(metavar="UUID", help="Only this vector segment; repeatable."),
+    ] = None,
+    level: Annotated[
+        Level, typer.Option(help="How thoroughly to audit first: standard or deep.")
+    ] = Level.STANDARD,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    accept_loss: AcceptLoss = False,
+    wait: Wait = 0.0,
+    quiet: Quiet = False,
+) -> None:
+    """Move damaged segments out of Chroma's way, so that restore can put them back.
+
+    Audits first, and moves only what is diverged or corrupt. Chroma then replays what its WAL
+    holds; where that is not every record, nothing is moved without --accept-loss.
+    """
+    raise typer.Exit(
+        run_quarantine(path, collection, segment, level, dry_run, yes, accept_loss, wait, quiet)
+    )
+
+
+def run_quarantine(
+    path: Path,
+    collections: list[str] | None,
+    segments: list[str] | None,
+    level: Level,
+    dry_run: bool,
+    yes: bool,
+    accept_loss: bool,
+    wait: float,
+    quiet: bool,
+    aside: bool = False,
+) -> int:
+    """Show the plan, ask, move, and say what was moved; the exit code.
+
+    Args:
+        aside: show it on stderr.
+    """
+    with shown(not quiet) as progress:
+        plan = quarantining.plan_quarantine(
+            path,
+            collections,
+            segments,
+            level=level,
+            dry_run=dry_run,
+            wait=wait,
+            progress=progress,
+        )
+    result = plan.result
+    show(actions.plan(result, accept_loss, is_unfinished(path)), aside)
+    if plan.chosen(accept_loss) and not dry_run and (yes or _agreed()):
+        with shown(not quiet) as progress:
+            result = quarantining.carry_out(plan, accept_loss, wait, progress)
+        show(actions.moved(result), aside)
+    elif plan.chosen(accept_loss):
+        show([Text("nothing was moved")], aside)
+    if any(fate.kept for fate in result.segments):
+        return 1
+    return 0 if result.report.stores[0].complete else UNDECIDED
+
+
+def _agreed() -> bool:
+    if not is_terminal(sys.stdin):
+        raise UsageError("nothing was moved: there is nobody to ask; say --yes or --dry-run")
+    return typer.confirm("Move them?", err=True)
+
+
+def restore(
+    path: StorePath,
+    quarantine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What to put back; none lists what there is."),
+    ] = None,
+    dry_run: DryRun = False,
+    wait: Wait = 0.0,
+    quiet: Quiet = False,
+) -> None:
+    """Put back what quarantine moved, or list what could be put back.
+
+    Refuses where records that were written since would no longer be searchable.
+    """
+    if quarantine is None:
+        found, problems = restoring.survey(path)
+        show(actions.listing(found, is_unfinished(path)))
+        for problem in problems:
+            complain(problem)
+        return
+    with shown(not quiet) as progress:
+        named = Path(quarantine)  # completion gives a path
+        name = named.name if named.parent in (Path(), path) else quarantine
+        result = restoring.restore(path, name, dry_run=dry_run, wait=wait, progress=progress)
+    show(actions.restored(result))
+    raise typer.Exit(1 if result.lost_writes or result.lost_deletes else 0)

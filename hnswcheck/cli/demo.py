@@ -1,0 +1,38 @@
+"""A small damaged store that real Chroma wrote, shipped with the package."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+from hnswcheck.errors import StoreUnreadable
+from hnswcheck.store.scratch import scratch_directory
+
+ARCHIVE = "demo.tar.xz"
+ABOUT = """\
+This store was written by chromadb 1.5.9. Then its segment folder was put back from an older copy,
+as a file-by-file backup of a running Chroma does. Chroma opens it without a word and count() is
+full. The audit below reads both sides and compares them id by id: read the columns "sqlite" and
+"index" first, then the findings, then the verdict in the last line.
+"""
+
+
+@contextmanager
+def unpacked_demo() -> Iterator[tuple[Path, str]]:
+    """(persist directory, what happened to it); the directory is gone afterwards.
+
+    Raises:
+        StoreUnreadable: there is no room to unpack it.
+    """
+    data = files("hnswcheck").joinpath(ARCHIVE).read_bytes()
+    with scratch_directory() as scratch:
+        try:
+            with tarfile.open(fileobj=BytesIO(data)) as archive:
+                archive.extractall(scratch, filter="data")
+        except OSError as error:
+            raise StoreUnreadable(f"{scratch}: {error.strerror}") from error
+        yield scratch, ABOUT

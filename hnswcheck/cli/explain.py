@@ -1,0 +1,43 @@
+"""``hnswcheck explain`` and ``hnswcheck schema``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hnswcheck.cli.terminal import emit
+from hnswcheck.errors import UsageError
+from hnswcheck.findings import REGISTRY, Kind
+from hnswcheck.report import json_schema
+
+
+def explain(
+    finding: Annotated[
+        str | None, typer.Argument(metavar="FINDING", help="A finding's id; none lists all.")
+    ] = None,
+) -> None:
+    """Explain a finding: what Chroma does with it, and what to do."""
+    if finding is None:
+        kinds = REGISTRY.values()
+        emit("".join(f"{k.severity:8} {k.id:28} {k.title}\n" for k in kinds))
+        return
+    if finding not in REGISTRY:
+        raise UsageError(f"no finding {finding!r}; 'hnswcheck explain' lists them")
+    emit("".join(f"{line}\n" for line in _explained(REGISTRY[finding])))
+
+
+def _explained(kind: Kind) -> list[str]:
+    decides = "  (no verdict is possible)" if kind.undecides else ""
+    return [
+        f"{kind.id}: {kind.title}",
+        f"severity: {kind.severity}{decides}",
+        f"group:    {kind.group}",
+        f"Chroma:   {kind.consequence}",
+        f"Do:       {kind.remedy}",
+    ]
+
+
+def schema() -> None:
+    """Print the JSON Schema of 'audit --format json'."""
+    emit(json_schema())

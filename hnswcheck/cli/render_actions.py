@@ -1,0 +1,212 @@
+"""What an action does to a store, for a person."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.text import Text
+
+from hnswcheck.changes.quarantine import (
+    NO_FOLDER,
+    NO_GAIN,
+    SQLITE_DAMAGED,
+    WOULD_LOSE,
+    Fate,
+    QuarantineResult,
+)
+from hnswcheck.changes.restore import RestoreResult
+from hnswcheck.cli.render_report import STATUS_STYLE, visible
+from hnswcheck.repairing.repair import RepairReport
+from hnswcheck.report import CollectionInfo
+from hnswcheck.salvaging.export import Export
+from hnswcheck.store.manifest import Manifest
+
+REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves it all the same."
+
+CHOICES = (
+    "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
+    " collection's own function or by --reembed MODULE:FUNCTION, --leave-unindexed leaves records"
+    " without an acceptable vector out of the index, --drop-records deletes them"
+)
+#: What each grade says of the best vector of a record.
+MEANING = {
+    "proven": "the record's own",
+    "inferred": "by an id map that was put together from the order of the records",
+    "unconfirmed": "nothing speaks for it or against it",
+    "outdated": "from before the last operation on the record",
+    "suspect": "of a mixed, deleted or possibly damaged element",
+    "lost": "nowhere",
+}
+
+#: How a new index was verified.
+VERIFIED = {
+    "none": "not verified: neither its vectors were audited, nor was Chroma asked",
+    "audit": "verified by an audit with its vectors",
+    "engine": "verified by an audit with its vectors, and by Chroma on a copy",
+}
+
+
+def plan(result: QuarantineResult, accept_loss: bool, unfinished: bool) -> Iterator[Text]:
+    """What a quarantine would do, a few lines per damaged segment."""
+    yield from _unfinished(unfinished)
+    yield from _finished(result.finished)
+    store = result.report.stores[0]
+    undecided = sum(segment.status == "undecided" for segment in store.segments)
+    if undecided:
+        yield Text(f"{undecided} could not be judged and stay where they are", "yellow")
+    if not result.segments:
+        yield Text(f"nothing to quarantine in {visible(store.path)}")
+    for fate in result.segments:
+        yield from _head(fate.collection, fate.status, fate.findings)
+        yield Text(f"  segment {fate.segment}", "dim")
+        yield Text(f"  {_cost(fate)}")
+        lossy = fate.kept == WOULD_LOSE
+        if lossy and not accept_loss:
+            lost = fate.after_repair + (fate.lost or 0)
+            yield Text(f"  not moved: {lost:,} {WOULD_LOSE}. {REPAIR}", "yellow")
+        elif fate.kept in (NO_FOLDER, NO_GAIN, SQLITE_DAMAGED):
+            yield Text(f"  not moved: {fate.kept}", "yellow")
+
+
+def _cost(fate: Fate) -> str:
+    match fate.lost:
+        case None:
+            lost = "; of some of these nobody can tell yet whether their vector exists"
+        case 0:
+            lost = ""
+        case number:
+            lost = f"; {number:,} vectors are nowhere"
+    return (
+        f"without its folder {fate.searchable:,} records stay searchable, from the WAL, and"
+        f" {fate.after_repair:,} only after a repair{lost}"
+    )
+
+
+def _undo(path: Path, name: str) -> Text:
+    """A command that can be pasted, whatever the path is called."""
+    where = str(path.absolute())
+    quoted = shlex.quote(where)
+    if not where.isprintable() or not where.isascii():
+        quoted = "".join(
+            chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}"
+            for b in os.fsencode(where)
+        )
+        quoted = f"$'{quoted}'"
+    return Text(f"  undo with: hnswcheck restore {quoted} --quarantine {name}")
+
+
+def _where(collection: CollectionInfo) -> str:
+    return f"{collection.tenant}/{collection.database}"
+
+
+def moved(result: QuarantineResult) -> Iterator[Text]:
+    """What a quarantine did."""
+    for fate in result.segments:
+        if fate.moved_to:
+            yield Text(f"moved {fate.segment} to {fate.moved_to}")
+            yield _undo(result.path, fate.moved_to)
+
+
+def restored(result: RestoreResult) -> Iterator[Text]:
+    """What a restore did, or would do."""
+    yield from _finished(result.finished)
+    what = f"{result.quarantine} back as {result.segment}"
+    if result.collection:
+        what += f", of collection {visible(result.collection)}"
+    if result.done:
+        yield Text(f"put {what}")
+        if result.displaced:
+            yield Text(f"  what was in its place is now {result.displaced}")
+            yield _undo(result.path, result.displaced)
+    elif result.lost_writes or result.lost_deletes:
+        yield Text(
+            f"would be refused: {result.lost_writes:,} records written since, and"
+            f" {result.lost_deletes:,} deleted since, are only in the folder that is there now",
+            "yellow",
+        )
+    else:
+        yield Text(f"would put {what}")
+
+
+def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
+    """What a repair would do, a few lines per damaged collection."""
+    yield from _unfinished(unfinished)
+    yield from _finished(report.finished)
+    if not report.segments:
+        yield Text(f"nothing to repair in {visible(str(report.path))}")
+    for segment in report.segments:
+        yield from _head(segment.collection, segment.status, segment.findings)
+        yield Text(f"  segment {segment.segment}", "dim")
+        for grade, count in segment.grades.items():
+            yield Text(f"  {count:12,} {grade:12} {MEANING[grade]}")
+        if segment.refused:
+            yield Text(f"  not repaired: {visible(segment.refused)}", "yellow")
+            if segment.salvage is not None:
+                yield Text(f"  {CHOICES}")
+            continue
+        yield from (Text(f"  {visible(step)}") for step in segment.steps())
+
+
+def repaired(report: RepairReport) -> Iterator[Text]:
+    """What a repair did."""
+    path = visible(str(report.path))
+    for segment in report.segments:
+        yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
+        if segment.exported:
+            yield Text(f"  the deleted records are in {visible(segment.exported)}")
+        if segment.verified:
+            yield Text(f"  {VERIFIED[segment.verified]}")
+        if segment.not_asked:
+            yield Text(f"  Chroma was not asked: {visible(segment.not_asked)}", "yellow")
+        if segment.replaced and not segment.exported:  # no restore brings deleted records back
+            yield _undo(report.path, segment.replaced)
+    if report.after:
+        verdict = report.after.verdict
+        yield Text.assemble((verdict, STATUS_STYLE[verdict]), f": {path}")
+
+
+def exported(made: Export) -> Iterator[Text]:
+    """What an export wrote."""
+    for grade, meaning in MEANING.items():
+        if made.grades.get(grade):
+            yield Text(f"{made.grades[grade]:12,} {grade:12} {meaning}")
+    files = dict.fromkeys((made.vectors, made.lines))
+    yield Text(f"written: {', '.join(visible(str(file)) for file in files)}")
+
+
+def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:
+    yield Text.assemble(
+        (visible(collection.name), "bold"),
+        (f"  ({visible(_where(collection))})", "dim"),
+        "  ",
+        (status, STATUS_STYLE[status]),
+        f"  {', '.join(findings)}",
+    )
+
+
+def listing(found: Sequence[Manifest], unfinished: bool) -> Iterator[Text]:
+    """What can be restored, a few lines each."""
+    yield from _unfinished(unfinished)
+    if not found:
+        yield Text("nothing was quarantined here by hnswcheck")
+    for manifest in found:
+        size = sum(file.size for file in manifest.files)
+        why = ", ".join(manifest.why) or "made room for a restored one"
+        when = datetime.fromisoformat(manifest.time)
+        yield Text(manifest.folder, "bold")
+        yield Text(f"  collection {visible(manifest.collection['name'])}, {size:,} bytes")
+        yield Text(f"  {when:%Y-%m-%d %H:%M:%S} UTC: {visible(why)}")
+
+
+def _unfinished(unfinished: bool) -> Iterator[Text]:
+    if unfinished:
+        yield Text("an earlier action was stopped half way; the next one that is not a dry run")
+        yield Text("finishes it, or takes it back, before it does anything else")
+
+
+def _finished(lines: Sequence[str]) -> Iterator[Text]:
+    yield from (Text(f"{line}, which had been stopped", "yellow") for line in lines)

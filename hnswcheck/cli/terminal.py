@@ -1,0 +1,76 @@
+"""What goes to stdout, and the one line that goes to stderr."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from hnswcheck.cli.render_report import visible
+from hnswcheck.errors import OutputFailed
+from hnswcheck.formats.text import path_text
+
+
+def page(lines: Iterable[Text], colours: bool) -> str:
+    """Lines as they go to a terminal, or without colours to a file."""
+    written = io.StringIO()
+    console = Console(
+        file=written, force_terminal=colours, highlight=False, markup=False, emoji=False
+    )
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return written.getvalue()
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads what is written there."""
+    return stream is not None and stream.isatty()
+
+
+def show(lines: Iterable[Text], aside: bool = False) -> None:
+    """Write lines to stdout, or ``aside`` to stderr, where stdout is for machines."""
+    if aside:
+        with suppress(OSError, AttributeError):
+            sys.stderr.write(page(lines, is_terminal(sys.stderr)))
+            sys.stderr.flush()
+    else:
+        emit(page(lines, is_terminal(sys.stdout)))
+
+
+def emit(page: str) -> None:
+    """Write to stdout; a reader that has gone away changes nothing.
+
+    Raises:
+        OutputFailed: the page could not be written.
+    """
+    if sys.stdout is None:
+        raise OutputFailed("stdout is closed")
+    try:
+        sys.stdout.write(page)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputFailed(f"stdout: {error.strerror or error}") from error
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still buffered to nowhere, so that nothing fails at exit."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def complain(message: str) -> None:
+    """One line on stderr."""
+    line = visible(path_text(" ".join(message.split())))
+    with suppress(OSError, AttributeError):  # stderr is closed or full: nobody listens
+        sys.stderr.write(f"hnswcheck: {line}\n")
+        sys.stderr.flush()

@@ -1,1 +1,0 @@
-"""The commands: options in, library call, exit code out."""

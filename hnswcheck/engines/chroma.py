@@ -1,0 +1,228 @@
+"""The real chromadb as the judge of a new index: what does it do with a copy of the collection?
+
+Chroma is asked in a process of its own, which may die or never answer. The copy has chroma.sqlite3
+and the collection's own segment folder; what Chroma migrates, replays or writes stays there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from multiprocessing.spawn import get_executable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hnswcheck.changes.lock import states_if_quiet
+from hnswcheck.checks.vectors import Floats
+from hnswcheck.engines.chroma_answers import complaints
+from hnswcheck.errors import EngineMissing, RepairRefused, StoreChanged, StoreUnreadable
+from hnswcheck.repairing.index_settings import estimate
+from hnswcheck.repairing.sample import Sample
+from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.store.scratch import scratch_directory
+from hnswcheck.store.settings import DEFAULT_M
+from hnswcheck.store.view import copied_database, files_of_database, free_bytes, look_at
+
+SCRIPT = Path(__file__).with_name("in_chroma.py")
+#: What opening, reading and writing may take. Slow disks and busy machines are no fault of the
+#: index; an engine that hangs is killed at last.
+IMPORT_SECONDS, FIXED_SECONDS, BYTES_PER_SECOND = 120.0, 60.0, 1_000_000
+#: What Chroma may add to the copy by migrations and its own writes.
+SLACK_BYTES = 64 << 20
+#: The first release known to read what a line of releases wrote.
+OLDEST_READERS = {"0.4": (0, 4, 24), "0.6": (0, 5, 23), "1.0": (1, 0), "1.5": (1, 5)}
+#: Errors that tell of the machine, not of the index.
+NO_ROOM = ("disk is full", "No space left", "MemoryError", "emory allocation")
+#: Settings of Chroma could lead it elsewhere than to the copy.
+LEADING = ("CHROMA_", "IS_PERSISTENT", "PERSIST_DIRECTORY", "MIGRATIONS", "ALLOW_RESET")
+
+
+class NotAsked(Exception):
+    """Chroma could not be asked, for a reason that is not the collection's."""
+
+
+def has_chroma() -> bool:
+    """Whether this interpreter has a chromadb; it is not imported."""
+    return find_spec("chromadb") is not None
+
+
+def find_chroma(line: str) -> str:
+    """The version of a chromadb that works and reads what a line of releases wrote.
+
+    Raises:
+        EngineMissing: there is none.
+    """
+    try:
+        done = _run(["version"], b"", Path.cwd(), IMPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise EngineMissing(f"importing chromadb takes more than {IMPORT_SECONDS:.0f} s") from None
+    except NotAsked as error:
+        raise EngineMissing(str(error)) from error
+    answer: dict[str, str] = {}
+    with suppress(ValueError, IndexError):
+        answer = json.loads(done.stdout.splitlines()[-1])
+    if "version" not in answer:
+        why = answer.get("unable") or _last_line(done.stderr) or _death(done.returncode)
+        raise EngineMissing(f"chromadb cannot be used: {why}")
+    version = answer["version"]
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if numbers < OLDEST_READERS[line]:
+        raise EngineMissing(f"chromadb {version} is older than what wrote the store, Chroma {line}")
+    return version
+
+
+def check_room(root: Path, segments: Sequence[SegmentRepair]) -> None:
+    """Whether scratch space has room for a copy of each collection, one after the other.
+
+    Raises:
+        RepairRefused: it has not.
+        StoreUnreadable: there is no place for scratch files.
+    """
+    states = map(look_at, files_of_database(root))
+    database = sum(state.size for state in states if state)
+    index = max((_index_bytes(segment) for segment in segments), default=0)
+    with scratch_directory(root) as scratch:
+        free, place = free_bytes(scratch), scratch.parent
+        same = scratch.stat().st_dev == root.stat().st_dev
+    needed = database + index + SLACK_BYTES
+    if needed + (index if same else 0) > free:
+        text = f"a copy for Chroma needs {needed:,} bytes in {place}, and {free:,} are free"
+        raise RepairRefused(text)
+
+
+def _index_bytes(segment: SegmentRepair) -> int:
+    """The most that its new index and the building of it may take on disk."""
+    found, dimension = segment.salvage, segment.collection.dimension
+    if found is None or dimension is None:
+        return 0
+    m = found.folders[0].header.m if found.folders else DEFAULT_M
+    ids = int(found.records.ids.lengths.sum())
+    return estimate(len(found.grades), dimension, m, ids)[1]
+
+
+def problem_in_chroma(root: Path, segment: SegmentRepair, sample: Sample) -> str:
+    """What Chroma does wrong with a collection; empty if nothing.
+
+    The caller sees to it that nothing else in this process has the store open.
+
+    Args:
+        sample: of the vectors that the index must hold.
+
+    Raises:
+        NotAsked: there is no room for a copy, or no Python could be started.
+        StoreChanged: somebody wrote to the store meanwhile.
+    """
+    assert segment.salvage is not None
+    folder = root / segment.segment
+    try:
+        before = states_if_quiet(root, (folder,))
+        with copied_database(root) as database:
+            copy = database.parent
+            if folder.is_dir():
+                shutil.copytree(folder, copy / folder.name, symlinks=True)
+            if before is None or states_if_quiet(root, (folder,)) != before:
+                raise StoreChanged(f"{root}: it was written while it was copied for Chroma")
+            return _examined(copy, segment, sample)
+    except (StoreUnreadable, OSError) as error:
+        raise NotAsked(f"no copy for Chroma: {error}") from error
+
+
+def _examined(copy: Path, segment: SegmentRepair, sample: Sample) -> str:
+    assert segment.salvage is not None
+    records, c = segment.salvage.records.ids, segment.collection
+    ids = [records[i].decode() for i in sample.records.tolist()]
+    vectors = sample.vectors
+    new = vectors[0] if len(vectors) else np.ones(c.dimension or 1, np.float32)
+    sizes = [path.stat().st_size for path in copy.rglob("*")]
+    answers = copy / "answers"
+    job = {
+        "store": str(copy),
+        "tenant": c.tenant,
+        "database": c.database,
+        "collection": c.name,
+        "ids": ids,
+        "vectors": [_packed(vector) for vector in vectors],
+        "new": _packed(new),
+        "indexed": sample.indexed,
+        "answers": str(answers),
+        "file_bytes": 2 * max(sizes) + (1 << 30),
+    }
+    seconds = FIXED_SECONDS + sum(sizes) / BYTES_PER_SECOND
+    code, says = None, f"no answer for {seconds:.0f} s"
+    with suppress(subprocess.TimeoutExpired):
+        done = _run(["examine"], json.dumps(job).encode(), copy, seconds)
+        code, says = done.returncode, _death(done.returncode)
+    events, at = _read(answers)
+    if code is not None and not at:
+        raise NotAsked(f"Chroma did not start: {_last_line(done.stderr) or says}")
+    if code:
+        failed = events.get(at, {}).get("error", "")
+        if code == -getattr(signal, "SIGKILL", 0) or any(text in failed for text in NO_ROOM):
+            raise NotAsked(f"Chroma was stopped at {at}: {failed or says}")
+        return f"Chroma at {at}: {failed or says}"
+    if code is None:
+        return f"Chroma at {at or 'its start'}: {says}"
+    return next(complaints(events, records, ids, vectors, new, c.space), "")
+
+
+def _packed(vector: Floats) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _run(
+    arguments: Sequence[str], given: bytes, where: Path, seconds: float
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the script; a ``.env`` file or variables of the user must not lead it elsewhere."""
+    command = [os.fsdecode(get_executable() or sys.executable), "-P", str(SCRIPT), *arguments]
+    kept = {
+        name: value for name, value in os.environ.items() if not name.upper().startswith(LEADING)
+    }
+    quiet = {"ANONYMIZED_TELEMETRY": "False"}
+    try:
+        return subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            cwd=where,
+            env=kept | quiet,
+            timeout=seconds,
+            check=False,
+        )
+    except OSError as error:
+        raise NotAsked(f"no Python could be started: {error.strerror or error}") from error
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with {code}"
+    with suppress(ValueError):
+        return f"its process died of {signal.Signals(-code).name}"
+    return f"its process died of signal {-code}"
+
+
+def _last_line(output: bytes) -> str:
+    return (output.decode(errors="replace").splitlines() or [""])[-1][:300]
+
+
+def _read(answers: Path) -> tuple[dict[str, dict[str, Any]], str]:
+    """What each step found, and the last that was begun."""
+    events: dict[str, dict[str, Any]] = {}
+    at = ""
+    lines = answers.read_text("utf-8").splitlines() if answers.exists() else []
+    for line in lines:
+        with suppress(ValueError):  # the last line of a process that died
+            event = json.loads(line)
+            at = event.get("begin", at)
+            if "step" in event:
+                events[event["step"]] = event
+    return events, at

@@ -1,1 +1,0 @@
-"""How much of a segment is read: one module per level."""

@@ -1,0 +1,1 @@
+"""Repair: planned, built or patched, swapped in, verified."""

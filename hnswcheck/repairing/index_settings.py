@@ -1,0 +1,125 @@
+"""How a collection's index is to be built, in the way of each line of Chroma's releases.
+
+Sizes and seeds are those of chromadb/segment/impl/vector/local_hnsw.py and local_persistent_hnsw.py
+(0.x), rust/segment/src/local_hnsw.rs and rust/index/src/hnsw.rs (1.x) in chroma-core/chroma.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hnswcheck.errors import UsageError
+from hnswcheck.formats.header import LARGEST_ELEMENT, LAYOUT
+from hnswcheck.formats.id_map import Shape
+from hnswcheck.store.segment import NORM_BYTES
+
+#: hnswlib's space for each of Chroma's. Under cosine, too, it is given what it shall store:
+#: vectors that are normalised already, so that their norms are known.
+SPACES = {"l2": "l2", "ip": "ip", "cosine": "ip"}
+#: Labels fit into an i32 of the id map; M into the degree of 16 bits at twice its size.
+LARGEST_COUNT, LARGEST_M = (1 << 31) - 1, 10_000
+
+#: Vectors handed to hnswlib at a time: enough that its threads seldom wait for the last of them.
+BLOCK_BYTES, BLOCK_ROWS = 8 << 20, 16_384
+#: What hnswlib keeps per element besides its file: a lock of 40 bytes, the level, a pointer to the
+#: links, a node and a bucket of the table of labels.
+FIXED_MEMORY, MEMORY_PER_ELEMENT = 32 << 20, 40 + 4 + 8 + 48
+#: What an allocation of links takes besides them.
+MEMORY_PER_LINKS = 16
+#: What the maps have per id besides the ids themselves, which come at most twice.
+USUAL_ID_BYTES, ID_MAP_BYTES = 36, 40
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a line of Chroma's releases does in its own way.
+
+    Attributes:
+        shape: of the id map.
+        capacity: elements that a new index has room for.
+        seed: of the levels.
+        keeps_watermark: the id map has it.
+    """
+
+    shape: Shape
+    capacity: int
+    seed: int
+    keeps_watermark: bool = False
+
+    def capacity_for(self, count: int, resize_factor: float) -> int:
+        """Elements that an index of ``count`` has room for."""
+        if self.shape == "instance":
+            grown = max(count, int(count * resize_factor))
+            return self.capacity if count <= self.capacity else grown
+        return self.capacity if count < self.capacity else 1 << (count - 1).bit_length()
+
+
+LINES = {
+    "0.4": Line("instance", 1000, 100, keeps_watermark=True),  # to 0.5.5
+    "0.5": Line("instance", 1000, 100),  # since 0.5.6
+    "0.6": Line("instance", 1000, 100),
+    "1.0": Line("dict", 10_000, 0),
+    "1.5": Line("dict", 100, 0),  # since 1.1
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """The settings of a collection that its index has to have.
+
+    Attributes:
+        space: "l2", "cosine" or "ip".
+        threads: that build it; 0 for as many as there are processors.
+        line: one of :data:`LINES`.
+        resize_factor: by which 0.x lets an index grow.
+
+    Raises:
+        UsageError: there can be no such index.
+    """
+
+    space: str
+    dimension: int
+    line: str
+    m: int = 16
+    ef_construction: int = 100
+    threads: int = 0
+    resize_factor: float = 1.2
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise UsageError(f"unknown space {self.space!r}: one of {', '.join(SPACES)}")
+        if self.line not in LINES:
+            raise UsageError(f"unknown line {self.line!r}: one of {', '.join(LINES)}")
+        if not 2 <= self.m <= LARGEST_M:
+            raise UsageError(f"M is {self.m}; hnswlib builds indexes with 2 to {LARGEST_M}")
+        if self.dimension < 1 or stride(self.dimension, self.m) > LARGEST_ELEMENT:
+            raise UsageError(f"vectors of {self.dimension} dimensions cannot be indexed")
+        if self.ef_construction < 0 or self.threads < 0:
+            raise UsageError("ef_construction and the number of threads are not negative")
+
+    @property
+    def made_by(self) -> Line:
+        return LINES[self.line]
+
+
+def stride(dimension: int, m: int) -> int:
+    """Bytes per element in data_level0.bin: links, vector, label."""
+    return 4 + 4 * 2 * m + 4 * dimension + 8
+
+
+def estimate(count: int, dimension: int, m: int, id_bytes: int | None = None) -> tuple[int, int]:
+    """(memory, disk) in bytes that building a segment needs at most, for ``count`` records.
+
+    Disk is that of folder and scratch file together; the folder alone takes about half of it.
+
+    Args:
+        id_bytes: of all ids; that of UUIDs by default.
+    """
+    ids = USUAL_ID_BYTES * count if id_bytes is None else id_bytes
+    lists = count // (m - 1) + 1  # an element reaches level l with a chance of m ** -l
+    links = NORM_BYTES * count + lists * (4 + 4 * m)
+    index = count * stride(dimension, m) + links
+    memory = index + count * (MEMORY_PER_ELEMENT + NORM_BYTES) + lists * MEMORY_PER_LINKS
+    block = min(BLOCK_BYTES, BLOCK_ROWS * 4 * dimension)
+    disk = 2 * (index + LAYOUT.size) + NORM_BYTES * count + 2 * ids + ID_MAP_BYTES * count
+    return memory + ids + 2 * block + FIXED_MEMORY, disk + (disk >> 6)

@@ -1,0 +1,308 @@
+"""Make a broken collection whole from every vector that still exists.
+
+A new index is built beside the old folder from what :mod:`hnswcheck.salvaging.sources` found, takes
+its place under the same journal that a quarantine uses, and is verified there. The old folder
+becomes a quarantined one, so that a restore undoes the repair.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hnswcheck.auditing.runner import Question, examine, naming
+from hnswcheck.changes.lock import reading, segment_folders, states_if_quiet, take_in_wal
+from hnswcheck.changes.quarantine import OF_SQLITE, settle
+from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, StoreChanged
+from hnswcheck.formats.text import path_text
+from hnswcheck.isolation import Progress, silent
+from hnswcheck.repairing.build_index import check_engine
+from hnswcheck.repairing.embed_documents import Embedded, embedded
+from hnswcheck.repairing.embedder import BATCH, Embed, Embedding, Own
+from hnswcheck.repairing.plan import decide, is_too_long
+from hnswcheck.repairing.segment_plan import Choices, SegmentRepair
+from hnswcheck.repairing.swap import exchange
+from hnswcheck.repairing.verification import Verification, Verify, how_to_verify, wanted
+from hnswcheck.report import Level, Report
+from hnswcheck.salvaging.counts import counted
+from hnswcheck.store.catalog import read_collections, read_schema
+from hnswcheck.store.collection_view import read_targets
+from hnswcheck.store.view import States, open_store
+
+SCHEMA_ID = "hnswcheck.repair/1"
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What a repair did, or with ``dry_run`` would do.
+
+    Attributes:
+        before: the audit that it began with.
+        after: the audit that it ended with; None if nothing was done.
+        finished: what was left of an earlier action and was finished first.
+    """
+
+    path: Path
+    before: Report
+    segments: tuple[SegmentRepair, ...]
+    after: Report | None = None
+    finished: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: both audits, and for every record the source and the grade."""
+        return {
+            "schema": SCHEMA_ID,
+            "path": path_text(self.path),
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict() if self.after else None,
+            "finished": list(self.finished),
+            "verified": self.verified,
+            "segments": [
+                {
+                    "collection": asdict(segment.collection),
+                    "vector_segment": segment.segment,
+                    "status": segment.status,
+                    "findings": list(segment.findings),
+                    "grades": segment.grades,
+                    "use": len(segment.use),
+                    "embed": len(segment.embed),
+                    "embedder": segment.embedder.label if segment.embedder else None,
+                    "leave": len(segment.leave),
+                    "drop": len(segment.drop),
+                    "steps": list(segment.steps()),
+                    "refused": segment.refused or None,
+                    "replaced": segment.replaced,
+                    "exported": segment.exported,
+                    "verified": segment.verified or None,
+                    "not_asked": segment.not_asked or None,
+                    "records": [list(record) for record in segment.records()],
+                }
+                for segment in self.segments
+            ],
+        }
+
+    @property
+    def verified(self) -> str | None:
+        """What was content with every new index, "none", "audit" or "engine"; None if none is."""
+        ways = [Verify(segment.verified) for segment in self.segments if segment.verified]
+        return min(ways, key=list(Verify).index).value if ways else None
+
+    @property
+    def refused(self) -> tuple[SegmentRepair, ...]:
+        """The collections for which a choice has to be made first."""
+        return tuple(segment for segment in self.segments if segment.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a repair would do, and what shows that it is still true."""
+
+    report: RepairReport
+    folders: tuple[Path, ...]
+    states: States | None
+    verify: Verify | None = None
+
+
+def repair(
+    path: str | os.PathLike[str],
+    collections: Iterable[str] | None = None,
+    *,
+    accept: Iterable[str] = (),
+    leave_unindexed: bool = False,
+    drop_records: bool = False,
+    embed: Embed | Own | None = None,
+    batch: int = BATCH,
+    dry_run: bool = False,
+    wait: float = 0.0,
+    progress: Progress = silent,
+    verify: str | None = None,
+) -> RepairReport:
+    """Make the damaged collections of a store whole, without embedding what still exists.
+
+    For every record the best source of its vector is found: the log, the segment's own folder,
+    folders that were moved aside. Where it is proven to be the record's own, it is used. What has
+    no proven vector stops the repair, unless ``accept``, ``embed``, ``leave_unindexed`` or
+    ``drop_records`` say what to do. Then a new index with the collection's own settings takes the
+    old one's place, or a copy of it in which only what is wrong is changed, if that is enough. The
+    old folder is kept as a quarantine that :func:`restore` can put back.
+
+    Args:
+        path: the persist directory.
+        collections: names or ids; None for all.
+        accept: grades to take for lack of a proven vector: "inferred", "unconfirmed", "outdated",
+            "suspect".
+        leave_unindexed: records without an acceptable vector stay, but not in the index.
+        drop_records: records without an acceptable vector go, with document and metadata; they are
+            written to a file of JSON lines in the persist directory first. A restore does not bring
+            them back.
+        embed: embeds the documents of records without an acceptable vector: any function from a
+            list of texts to as many vectors; or "own" for the one that chromadb keeps with each
+            collection, which needs chromadb 1.0 or newer; or a class of chromadb's embedding
+            functions, for collections that keep it but chromadb does not know it. A run that
+            fails or is interrupted keeps the vectors below $XDG_CACHE_HOME (~/.cache), and the
+            next one goes on from there: but only where the function is recognised again, by
+            module and name, so not for a lambda, a partial, a method or another object.
+        batch: documents that it gets at a time.
+        dry_run: only say what would be done; writes nothing.
+        wait: seconds to wait for other processes to leave the store.
+        progress: called as the store is read, documents are embedded and vectors are indexed.
+        verify: what has to be content with a new index, else the old one comes back: "audit", at
+            level deep; "engine", chromadb, too, which reads, searches and writes a copy of the
+            collection in a process of its own; "none", nothing. By default the engine, if this
+            interpreter has a chromadb that reads the store, and there is room for the copy.
+
+    Raises:
+        RepairRefused: records have no proven vector, and nothing says what to do; the embedding
+            function cannot be had, or failed; or the damage is not in the index. Nothing was
+            changed.
+        RepairFailed: the result was not right; the store is as it was.
+        EngineMissing: the extra ``repair`` is not installed, or a chromadb that is wanted.
+        StoreInUse, StoreChanged, ActionFailed: nothing was changed.
+        HnswcheckError: as :func:`hnswcheck.audit` does.
+    """
+    wish = None if embed is None else Embedding.of(embed, batch)
+    choices = Choices.of(accept, leave_unindexed, wish, drop_records)
+    plan = plan_repair(
+        path, collections, choices, dry_run=dry_run, wait=wait, verify=verify, progress=progress
+    )
+    return plan.report if dry_run else carry_out(plan, choices, wait, progress)
+
+
+def plan_repair(
+    path: str | os.PathLike[str],
+    collections: Iterable[str] | None,
+    choices: Choices,
+    *,
+    dry_run: bool,
+    wait: float,
+    verify: str | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """The first half of :func:`repair`; unless ``dry_run``, what was left is finished first."""
+    chosen = wanted(verify)
+    question = Question.of(path, Level.STANDARD, collections)
+    root = question.directory
+    with naming(path):
+        finished = () if dry_run else tuple(settle(root, wait))
+        with reading(root):
+            plan = _plan(question, choices, progress)
+    return replace(plan, report=replace(plan.report, finished=finished), verify=chosen)
+
+
+def _plan(question: Question, choices: Choices, progress: Progress = silent) -> Plan:
+    root = question.directory
+    folders = tuple(segment_folders(root))
+    before = states_if_quiet(root, folders)
+    store = examine(replace(question, salvages=False), progress)
+    reports = {s.collection.id: s for s in store.segments}
+    damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
+    if any(found.id == OF_SQLITE for found in store.findings):
+        raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
+    segments: list[SegmentRepair] = []
+    if damaged:
+        with open_store(root) as view:
+            schema = read_schema(view.database)
+            wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
+            for target in read_targets(view, wanted, schema, with_ids=True):
+                report = reports[target.collection.id]
+                decided = decide(view.database, schema, target, report, choices)
+                if report.is_damaged and decided.salvage:
+                    where = counted(decided.salvage, target)
+                    reports[target.collection.id] = replace(report, recoverable=where)
+                if report.is_damaged or decided.mend:
+                    segments.append(decided)
+    store = replace(store, segments=tuple(reports.values()))
+    now = states_if_quiet(root, folders)
+    planned = RepairReport(root, Report((store,)), tuple(segments))
+    return Plan(planned, folders, before if before == now else None)
+
+
+def _same_again(plan: Plan, choices: Choices) -> Plan:
+    """The same plan with the states of now.
+
+    Raises:
+        StoreChanged: it is not the same.
+    """
+    root = plan.report.path
+    damaged = tuple(segment.collection.id for segment in plan.report.segments)
+    with naming(root), reading(root):
+        again = _plan(Question(root, Level.STANDARD, damaged), choices)
+    if again.report.to_dict()["segments"] != plan.report.to_dict()["segments"]:
+        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was changed")
+    return replace(again, report=replace(plan.report, segments=again.report.segments))
+
+
+def _exchange(
+    root: Path,
+    segment: SegmentRepair,
+    new: Embedded | None,
+    folders: tuple[Path, ...],
+    states: States | None,
+    wait: float,
+    progress: Progress,
+    how: Verification,
+) -> SegmentRepair:
+    """Exchange a segment; where a smaller mend turns out not to be enough, for a new index."""
+    try:
+        return exchange(root, segment, new, folders, states, wait, progress, how)
+    except RepairFailed:
+        if segment.mend is None:
+            raise
+    again, states = replace(segment, mend=None), states_if_quiet(root, folders)
+    return exchange(root, again, new, folders, states, wait, progress, how)
+
+
+@contextmanager
+def _telling(done: Sequence[SegmentRepair]) -> Iterator[None]:
+    """An error says which collections were repaired before it."""
+    try:
+        yield
+    except HnswcheckError as error:
+        if not done:
+            raise
+        names = ", ".join(
+            f"{s.collection.name} (undone by restore --quarantine {s.replaced})"
+            if s.replaced
+            else s.collection.name
+            for s in done
+        )
+        raise type(error)(f"{error}; but for what was repaired before: {names}") from error
+
+
+def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
+    """The second half of :func:`repair`."""
+    report = plan.report
+    if report.refused:
+        said = "; ".join(f"{s.collection.name}: {s.refused}" for s in report.refused)
+        raise RepairRefused(f"{report.path}: nothing was changed: {said}")
+    if not report.segments:
+        return replace(report, after=_audited(report.path))
+    if take_in_wal(report.path, plan.states, wait):
+        plan = _same_again(plan, choices)
+        report = plan.report
+    how = how_to_verify(report.path, plan.verify, report.segments)
+    done: list[SegmentRepair] = []
+    folders, states = plan.folders, plan.states
+    if any(len(segment.embed) for segment in report.segments):
+        check_engine()  # before anybody pays for embedding
+    with embedded(report.path, report.segments, choices.embed, progress) as made:
+        for segment in report.segments:
+            new = made.get(segment.segment)
+            with _telling(done):
+                made_of = (new, folders, states, wait, progress, how)
+                done.append(_exchange(report.path, segment, *made_of))
+            if new is not None:
+                new.kept.remove()
+            folders = tuple(segment_folders(report.path))
+            states = states_if_quiet(report.path, folders)
+    return replace(report, segments=tuple(done), after=_audited(report.path))
+
+
+def _audited(root: Path) -> Report:
+    """All collections, those that nobody asked for, too."""
+    with naming(root), reading(root):
+        return Report((examine(Question(root)),))

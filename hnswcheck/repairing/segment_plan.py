@@ -1,0 +1,154 @@
+"""What is to be done about each record of a damaged collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hnswcheck.checks.ledger import Balance
+from hnswcheck.errors import UsageError
+from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.text import text
+from hnswcheck.repairing.embedder import Embedder, Embedding
+from hnswcheck.repairing.patch import Mend
+from hnswcheck.report import CollectionInfo, Status
+from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.sources import Salvage
+from hnswcheck.store.manifest import as_text
+
+#: Grades that a caller may accept instead of proof.
+ACCEPTABLE = {g.name.lower(): g for g in Grade if g not in (Grade.LOST, Grade.PROVEN)}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRepair:
+    """One damaged collection, and how its index is made anew.
+
+    Attributes:
+        findings: ids of those that count as errors.
+        salvage: for every record where its vector is, and how good it is; None if refused for
+            another reason.
+        use: int64: records whose vector is taken from there.
+        embed: int64: records whose document is embedded again.
+        leave: int64: records that stay, without a vector.
+        drop: int64: records that go.
+        mend: what is enough; None for a new index.
+        present: account 1 of the old index; None if unknown.
+        refused: why nothing is done; empty if it is.
+        replaced: the new name of the old folder; None if nothing was done or there was none.
+        exported: the file that has the records that went; None if none did.
+        embedder: what embeds the documents; None if there are none to embed.
+        verified: what was content with the new index: "none", "audit" or "engine"; empty if
+            nothing was done.
+        not_asked: why Chroma was not asked, where nobody chose that.
+    """
+
+    collection: CollectionInfo
+    segment: str
+    metadata_segment: str | None
+    status: Status
+    findings: tuple[str, ...]
+    salvage: Salvage | None
+    use: Ints
+    embed: Ints
+    leave: Ints
+    drop: Ints
+    mend: Mend | None = None
+    present: Balance | None = None
+    refused: str = ""
+    replaced: str | None = None
+    exported: str | None = None
+    embedder: Embedder | None = None
+    verified: str = ""
+    not_asked: str = ""
+
+    @property
+    def grades(self) -> dict[str, int]:
+        """How many records have a best vector of each grade, the best first."""
+        if self.salvage is None:
+            return {}
+        counts = {g.name.lower(): self.salvage.count(g) for g in sorted(Grade, reverse=True)}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def accepted(self) -> dict[str, tuple[str, ...]]:
+        """By grade, the ids of records whose vector is used without proof."""
+        found = self.salvage
+        if found is None:
+            return {}
+        grades = found.grades[self.use]
+        return {
+            grade.name.lower(): tuple(
+                map(as_text, found.records.ids.take(self.use[grades == grade]))
+            )
+            for grade in ACCEPTABLE.values()
+            if (grades == grade).any()
+        }
+
+    @property
+    def unindexed(self) -> Ints:
+        """int64: records that have no vector in the new index."""
+        return np.sort(np.concatenate([self.leave, self.drop]))
+
+    def steps(self) -> Iterator[str]:
+        """What is done, a line each; nothing where it is refused."""
+        if self.salvage is None or self.refused:
+            return
+        if self.mend is not None:
+            yield from self.mend.describe()
+        else:
+            parts = [f"{len(self.use):,} vectors from what is there"]
+            if self.embedder is not None:
+                parts.append(f"{len(self.embed):,} embedded again by {self.embedder.label}")
+            yield f"build a new index: {', '.join(parts)}"
+        if self.salvage.skipped:
+            yield f"pass over {self.salvage.skipped:,} rows of the log that cannot be read"
+        if self.salvage.metadata_start is not None:
+            yield f"set METADATA's watermark to {self.salvage.metadata_start}"
+        if len(self.leave):
+            yield f"leave {len(self.leave):,} records out of it"
+        if len(self.drop):
+            yield f"delete {len(self.drop):,} records, after they are written to a file"
+
+    def records(self) -> Iterator[tuple[str, str, str]]:
+        """(id, source, grade) of every record; "wal", a folder's name, "embedded" or "nowhere"."""
+        if self.salvage is None:
+            return
+        embedded = set(self.embed.tolist())
+        for index, id in enumerate(self.salvage.records.ids):
+            source = "embedded" if index in embedded else self.salvage.source_name(index)
+            yield text(id), source, Grade(int(self.salvage.grades[index])).name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What to do about records without a proven vector.
+
+    Attributes:
+        accept: grades that are good enough.
+        leave: records may stay without a vector.
+        embed: how vectors are made of documents; None if they are not.
+        drop: records without a vector go.
+    """
+
+    accept: frozenset[Grade] = frozenset()
+    leave: bool = False
+    embed: Embedding | None = None
+    drop: bool = False
+
+    @classmethod
+    def of(cls, accept: Iterable[str], leave: bool, embed: Embedding | None, drop: bool) -> Choices:
+        """The choices in the words of a caller.
+
+        Raises:
+            UsageError: an unknown grade, or records that are to stay and to go.
+        """
+        if leave and drop:
+            raise UsageError("records without a vector either stay or go: choose one")
+        unknown = [name for name in accept if name not in ACCEPTABLE]
+        if unknown:
+            known = ", ".join(sorted(ACCEPTABLE))
+            raise UsageError(f"unknown grade {unknown[0]!r}; there are {known}")
+        return cls(frozenset(ACCEPTABLE[name] for name in accept), leave, embed, drop)

@@ -1,0 +1,83 @@
+"""How thoroughly a repair looks at what it made before it lets it stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from hnswcheck.changes.lock import reading
+from hnswcheck.engines.chroma import check_room, find_chroma, has_chroma
+from hnswcheck.errors import EngineMissing, HnswcheckError, UsageError
+from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.store.catalog import read_schema
+from hnswcheck.store.view import open_store
+
+OTHERWISE = "nothing was changed; --verify audit does without it"
+
+
+class Verify(StrEnum):
+    """What has to be content with a new index, else the old one comes back.
+
+    An engine's verification is an audit, too.
+    """
+
+    NONE = "none"
+    AUDIT = "audit"
+    ENGINE = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How a repair is verified.
+
+    Attributes:
+        required: the caller has asked for the engine: what it cannot be asked must not stay.
+        not_asked: why it is not the engine, where nobody has chosen.
+    """
+
+    verify: Verify
+    required: bool = False
+    not_asked: str = ""
+
+
+def wanted(verify: str | None) -> Verify | None:
+    """A caller's choice; None for the engine if it can be asked.
+
+    Raises:
+        UsageError: an unknown one.
+        EngineMissing: the engine is wanted, and there is none.
+    """
+    try:
+        chosen = None if verify is None else Verify(verify)
+    except ValueError:
+        raise UsageError(f"unknown verification {verify!r}: one of {', '.join(Verify)}") from None
+    if chosen is Verify.ENGINE and not has_chroma():
+        raise EngineMissing(f"--verify engine needs chromadb, which is not installed; {OTHERWISE}")
+    return chosen
+
+
+def how_to_verify(
+    root: Path, chosen: Verify | None, segments: Sequence[SegmentRepair]
+) -> Verification:
+    """How it is done, before anything is changed.
+
+    Raises:
+        HnswcheckError: the engine is wanted, and cannot be asked.
+    """
+    if chosen in (Verify.NONE, Verify.AUDIT):
+        return Verification(chosen)
+    try:
+        if not has_chroma():
+            raise EngineMissing("chromadb is not installed")
+        with reading(root):
+            with open_store(root) as view:
+                line = read_schema(view.database).line
+            find_chroma(line)
+            check_room(root, segments)
+    except HnswcheckError as error:
+        if chosen is Verify.ENGINE:
+            raise type(error)(f"--verify engine: {error}; {OTHERWISE}") from error
+        return Verification(Verify.AUDIT, not_asked=str(error))
+    return Verification(Verify.ENGINE, required=chosen is Verify.ENGINE)

@@ -1,0 +1,1 @@
+"""What replaying Chroma's log does to ids, labels, vectors and metadata."""

@@ -1,0 +1,70 @@
+"""What a folder proves where nothing was ever updated or deleted.
+
+Then the n-th record has the label n in every index that got all of them, of whatever moment, and
+its vector never was another one. So each element proves itself, whatever happened to the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hnswcheck.formats.id_map import IdMap
+from hnswcheck.formats.labels import find_labels, repeated_labels
+from hnswcheck.salvaging.element_damage import EXCEPTIONS
+from hnswcheck.salvaging.evidence import Witness
+from hnswcheck.salvaging.grading import FolderProof, only_made
+
+
+def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
+    """By the numbers of the records; None if there may have been updates or deletes, if the folder
+    is newer than sqlite or of several writers, or if nothing confirms the numbers.
+
+    What confirms them is a vector of the log; where it has none, the id map and all counts.
+    """
+    folder, records = w.folder, w.records
+    labels = folder.elements.labels
+    counted = len(labels) + folder.lacking
+    possible = (labels > 0) & (labels <= counted)
+    deleted = folder.elements.tombstoned & possible & ~w.flaws.doubtful
+    newer = int(labels[possible].max(initial=0)) > len(records.ids) or deleted.any()
+    several = len(repeated_labels(labels[possible]))  # writers
+    if newer or several or not (w.target.integers and _only_added(w)):
+        return None
+    numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
+    element = find_labels(labels, numbers)
+    alike, inferred = np.zeros(len(numbers), bool), np.zeros(len(numbers), bool)
+    if id_map is not None:
+        pairs = id_map.id_to_label
+        likeness = w.likeness(
+            pairs, numbers, (pairs.labels > 0) & (pairs.labels <= min(counted, len(numbers)))
+        )
+        if likeness is None:
+            return None
+        inferred = likeness[1]
+        whole = id_map.problem is None and not folder.beyond
+        if whole and id_map.total_elements_added == len(labels):
+            alike = likeness[0]
+    confirmed = w.said_by_log(element)
+    if not confirmed and np.count_nonzero(alike) > EXCEPTIONS and w.is_no_others(alike):
+        confirmed = {True}
+    if confirmed != {True}:
+        return None
+    return w.proof(
+        element,
+        np.ones(len(numbers), bool),
+        whole_map=False,
+        strangers=False,
+        mixed=False,
+        belongs=True,
+        moment=None,
+        covered=False,
+        inferred=inferred,
+    )
+
+
+def _only_added(w: Witness) -> bool:
+    """Whether nothing ever happened to the records of this collection but that they were added."""
+    records = w.records
+    in_order = len(records.ids) > 0 and (np.diff(records.seq_ids) > 0).all()
+    only_adds = all(row.operation in ("add", "upsert") for row in w.target.read_all_wal())
+    return bool(in_order and only_made(records, w.log).all()) and only_adds

@@ -1,0 +1,162 @@
+"""All that salvage finds of a collection, for people who want to rebuild it elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hnswcheck.auditing.runner import Question, examine, naming
+from hnswcheck.durable import replacing
+from hnswcheck.errors import ActionFailed, RepairRefused, StoreChanged, UsageError
+from hnswcheck.isolation import Progress, alone, silent
+from hnswcheck.report import Level
+from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.parquet import is_parquet, need_pyarrow, write_parquet
+from hnswcheck.salvaging.rows import Page, rows_of
+from hnswcheck.salvaging.sources import NOWHERE, Salvage, salvage
+from hnswcheck.store.catalog import Collection, read_collections, read_schema
+from hnswcheck.store.collection_view import read_targets
+from hnswcheck.store.database import DATABASE, Database
+from hnswcheck.store.scratch import scratch_directory
+from hnswcheck.store.view import open_store
+
+VECTORS, LINES = ".npz", ".jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What was written.
+
+    Attributes:
+        vectors: a file of numpy: ``vectors`` float32 (n, dimension), NaN where there is none, and
+            ``grades`` uint8 (n,).
+        lines: JSON lines in the same order: id, grade, source, document, metadata.
+        grades: how many records have a best vector of each grade.
+
+    A Parquet file holds all of that: both are its path.
+    """
+
+    vectors: Path
+    lines: Path
+    grades: dict[str, int]
+
+
+def export(
+    path: str | os.PathLike[str],
+    collection: str,
+    output: str | os.PathLike[str],
+    progress: Progress = silent,
+) -> Export:
+    """Write what is left of a collection to files, without touching the store.
+
+    They take the place of files of the same name once they are whole, not before.
+
+    Args:
+        path: the persist directory.
+        collection: its name or id; one that several have is refused.
+        output: the files' name, to which ``.npz`` and ``.jsonl`` are added; or of one file, if it
+            ends with ``.parquet``, for which there is the extra ``parquet``.
+        progress: called as records are written.
+
+    Raises:
+        UsageError: no such collection, or several; or ``output`` is within the store.
+        ExtraMissing: Parquet is wanted, and pyarrow is not installed.
+        RepairRefused: nobody can tell what its records are.
+        ActionFailed: the files cannot be written.
+        HnswcheckError: as :func:`hnswcheck.audit` does.
+    """
+    target = Path(output)
+    if is_parquet(target):
+        need_pyarrow()
+    question = Question.of(path, Level.PROBE, [collection])
+    if target.resolve().is_relative_to(question.directory.resolve()):
+        raise UsageError(f"{output}: not within the store, where nothing may be written")
+    with naming(path):
+        return alone(question.directory / DATABASE, _export, (question, target), progress)
+
+
+def _export(question: Question, output: Path, progress: Progress = silent) -> Export:
+    found = examine(question).segments
+    if len(found) != 1:
+        ids = ", ".join(segment.collection.id for segment in found)
+        raise UsageError(f"{len(found)} collections of that name; say which by its id: {ids}")
+    (report,) = found
+    with open_store(question.directory) as view:
+        schema = read_schema(view.database)
+        (collection,) = read_collections(view.database, schema, report.collection.id)
+        if collection.vector is None or collection.metadata is None:
+            raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")
+        (target,) = read_targets(view, [collection], schema, with_ids=True)
+        folders = [*([target.folder] if target.folder else ()), *target.aside]
+        before = view.moment(folders)
+        result = salvage(view.database, target)
+
+        def check_unchanged() -> None:
+            if view.moment(folders) != before:
+                raise StoreChanged(f"{question.directory}: it was written while it was read")
+
+        total = len(result.grades)
+        pages = rows_of(result, np.arange(total), view.database)
+        rows = _told(pages, total, progress, collection)
+        try:
+            dimension = collection.dimension or 0
+            vectors, lines = _write(output, result, rows, view.database, dimension, check_unchanged)
+        except OSError as error:
+            raise ActionFailed(f"{error.filename or output}: {error.strerror or error}") from error
+    grades = Counter(Grade(grade).name.lower() for grade in result.grades.tolist())
+    return Export(vectors, lines, dict(grades))
+
+
+def _told(
+    pages: Iterator[Page], total: int, progress: Progress, collection: Collection
+) -> Iterator[Page]:
+    done = 0
+    for page in pages:
+        yield page
+        done += len(page)
+        progress(done, total, collection.name)
+
+
+def _write(
+    output: Path,
+    found: Salvage,
+    pages: Iterator[Page],
+    database: Database,
+    dimension: int,
+    check: Callable[[], None],
+) -> tuple[Path, Path]:
+    """Write the files; they take their place if the check at the end does not raise."""
+    if is_parquet(output):
+        with replacing(output) as whole:
+            write_parquet(whole, found, pages, database, dimension)
+            check()
+        return output, output
+    vectors, lines = (Path(f"{output}{suffix}") for suffix in (VECTORS, LINES))
+    with replacing(vectors) as array, replacing(lines) as text:
+        _write_vectors(array, found, database, dimension)
+        with text.open("w", encoding="utf-8") as file:
+            for page in pages:
+                file.writelines(row.to_json() for row in page)
+        check()
+    return vectors, lines
+
+
+def _write_vectors(path: Path, found: Salvage, database: Database, dimension: int) -> None:
+    """Gathered in a file first: they need not fit into memory."""
+    chosen = np.flatnonzero(found.sources != NOWHERE)
+    with scratch_directory() as scratch:
+        gathered = np.lib.format.open_memmap(
+            scratch / "vectors.npy", "w+", np.float32, (len(found.grades), dimension)
+        )
+        gathered[:] = np.nan
+        first = 0
+        for chunk in found.read(chosen, database, dimension):
+            gathered[chosen[first : first + len(chunk)]] = chunk
+            first += len(chunk)
+        with path.open("wb") as file:
+            np.savez(file, vectors=gathered, grades=found.grades)

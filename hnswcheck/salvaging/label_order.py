@@ -1,0 +1,345 @@
+"""Whose element is it, when the id map is gone, or half of it?
+
+Chroma 1.x hands out labels in the order of the log, and sqlite makes rows in the same order: the
+live labels, ascending, are the ids of one moment in the order of their rows. Which moment it was
+the log tells: it holds everything since the last flush that sqlite knows of, so that the ids at
+each later moment are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from hnswcheck.formats.labels import Labels
+from hnswcheck.formats.strings import Ints, find
+from hnswcheck.salvaging.grading import NEVER
+from hnswcheck.salvaging.label_gaps import lay_out
+from hnswcheck.store.records import Records
+from hnswcheck.store.wal import WalRow
+
+#: So many sets of ids are tried at most, and so many ids in all of them.
+MOST_LAYOUTS, MOST_LAID_OUT = 1 << 10, 1 << 25
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The moment at which the files may have been written.
+
+    Attributes:
+        moment: the last operation that they hold.
+        labels: uint64 (n,): the label of each record, 0 for those that were made later and those
+            whose label cannot be told.
+        sure: the log proves it.
+    """
+
+    moment: int
+    labels: Labels
+    sure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What is known besides the order.
+
+    Attributes:
+        flushed: VECTOR's watermark.
+        vectors: the rows up to there that wrote the vector of an id.
+        made: the id that the operation at the watermark made, if it made one.
+        labels: uint64 (n,): of each record, as far as half an id map tells, else 0.
+        strangers: the same for ids that are no records any more.
+        tombstones: elements with a delete mark, as every deleted one has.
+        holds: whether the element of a label holds the vector of a row of the log.
+    """
+
+    flushed: int
+    vectors: Mapping[bytes, int]
+    made: bytes | None
+    labels: Labels
+    strangers: Mapping[bytes, int]
+    tombstones: int
+    holds: Callable[[int, int], bool]
+
+
+@dataclass(slots=True)
+class _Ids:
+    """The ids of one moment, and then of the next.
+
+    Attributes:
+        unplaced: were there at the flush, but where nobody knows, as their rows are gone by now.
+        old: were there at the flush, in the order of their rows.
+        made: made since, in the order of the log.
+        vectors: the row that wrote the vector of each, as far as the log has it.
+        deleted: so many that were there at the flush are not any more.
+    """
+
+    unplaced: set[bytes]
+    old: dict[bytes, None]
+    made: dict[bytes, None]
+    vectors: dict[bytes, int]
+    deleted: int = 0
+
+    def __contains__(self, id: bytes) -> bool:
+        return id in self.made or id in self.old or id in self.unplaced
+
+    def __len__(self) -> int:
+        return len(self.made) + len(self.old) + len(self.unplaced)
+
+    def apply(self, row: WalRow) -> bool:
+        """Go on by one row; whether other ids are there then."""
+        exists = row.id in self
+        match row.operation:
+            case "delete" if exists:
+                self.deleted += row.id not in self.made
+                self.unplaced.discard(row.id)
+                for ids in (self.old, self.made, self.vectors):
+                    ids.pop(row.id, None)
+                return True
+            case "add" | "upsert" if not exists:
+                self.made[row.id] = None
+                self._write(row)
+                return True
+            case "update" | "upsert" if exists and (row.vector_bytes is not None or row.obscure):
+                self._write(row)
+            case _:
+                pass
+        return False
+
+    def _write(self, row: WalRow) -> None:
+        if row.obscure:
+            self.vectors.pop(row.id, None)
+        else:
+            self.vectors[row.id] = row.seq_id
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One set of ids laid over the labels, and how far the log agrees.
+
+    Attributes:
+        labels: of the records.
+        made: of ids that were made since the flush.
+        certain: each id has the one label that it can have.
+        wrong: an id whose element holds another vector than the log; None if there is none.
+        checked: that is known.
+        taken: it is among the orders that fit.
+    """
+
+    labels: Labels
+    made: dict[bytes, int]
+    certain: bool
+    wrong: bytes | None = None
+    checked: bool = False
+    taken: bool = False
+
+
+@dataclass(slots=True)
+class _Search:
+    records: Records
+    hints: Hints
+    live: Labels
+    untouched: Ints
+    place: dict[bytes, int]
+    ids: _Ids
+    seen: dict[tuple[int, int], bool] = field(default_factory=dict)
+
+    def fits(self) -> bool:
+        """Whether so many ids are there as labels, and the newest has the vector of the last."""
+        if len(self.untouched) + len(self.ids) != len(self.live):
+            return False
+        if self.ids.deleted > self.hints.tombstones:
+            return False
+        newest = next(reversed(self.ids.made), b"")  # the least that has to be right
+        row = self.ids.vectors.get(newest)
+        return row is None or self._agree(int(self.live[-1]), row)
+
+    def try_ids(self) -> _Trial | None:
+        """The ids of this moment laid over the labels; None where that cannot be."""
+        ids, hints, place = self.ids, self.hints, self.place
+        strangers = hints.strangers
+        if any(id not in ids for id in strangers):
+            return None
+        named = [strangers[id] for id in ids.unplaced if id in strangers]
+        live = np.setdiff1d(self.live, np.array(named, np.uint64)) if named else self.live
+        old = np.sort(np.append(self.untouched, [place[id] for id in ids.old]).astype(np.int64))
+        pool, above = np.split(live, [len(live) - len(ids.made)])
+        layout = lay_out(self.records.rowids[old], pool, hints.labels[old])
+        if layout is None:
+            return None
+        labels = np.zeros(len(self.records.ids), np.uint64)
+        labels[old] = layout.labels
+        made = dict(zip(ids.made, above.tolist(), strict=True))
+        for id, label in made.items():
+            if id in place:
+                labels[place[id]] = label
+            elif strangers.get(id, label) != label:
+                return None
+        known = hints.labels > 0
+        if not np.array_equal(labels[known], hints.labels[known]):
+            return None
+        return _Trial(labels, made, layout.certain)
+
+    def agrees(self, trial: _Trial, changed: bytes | None) -> bool:
+        """Whether the elements hold what the log says that they must.
+
+        Args:
+            changed: the only id with another vector than when this was last asked.
+        """
+        if not trial.checked or (trial.wrong is not None and trial.wrong == changed):
+            newest_first = reversed(self.ids.vectors)
+            trial.wrong = next((id for id in newest_first if not self._holds(trial, id)), None)
+            trial.checked = True
+        elif trial.wrong is None and changed is not None and not self._holds(trial, changed):
+            trial.wrong = changed
+        return trial.wrong is None
+
+    def _holds(self, trial: _Trial, id: bytes) -> bool:
+        label = self._label(trial, id)
+        return not label or id not in self.ids.vectors or self._agree(label, self.ids.vectors[id])
+
+    def _agree(self, label: int, seq_id: int) -> bool:
+        pair = label, seq_id
+        if pair not in self.seen:
+            self.seen[pair] = self.hints.holds(*pair)
+        return self.seen[pair]
+
+    def _label(self, trial: _Trial, id: bytes) -> int:
+        """0 where it cannot be told."""
+        if id in trial.made:
+            return trial.made[id]
+        return int(trial.labels[self.place[id]]) if id in self.place else 0
+
+    def is_proof(self, trial: _Trial) -> bool:
+        """Whether the files are not from before the flush, as pages can be that got lost.
+
+        A vector that was written since is proof, and so is the record that the flush's last
+        operation made.
+        """
+        flushed, made = self.hints.flushed, self.hints.made
+        return trial.certain and any(
+            self._label(trial, id)
+            for id, seq_id in reversed(self.ids.vectors.items())
+            if seq_id > flushed or (id == made and seq_id == flushed)
+        )
+
+
+def find_order(
+    records: Records, rows: Sequence[WalRow], live: Labels, hints: Hints
+) -> Order | None:
+    """The label of each record by every moment since the flush with as many ids as live labels.
+
+    It is proven if the log's vectors are those of the elements, at least one of them not older
+    than the flush, and no other moment gives a record another label. Else it is an inference, and
+    no label that another moment contradicts is part of it.
+
+    Args:
+        records: the records after replay.
+        rows: all that the log has of the collection, in order.
+        live: uint64, ascending: the labels of live elements.
+    """
+    pending = _guessed([row for row in rows if row.seq_id > hints.flushed], records)
+    if pending is None:
+        return None
+    ids = _at_the_flush(records, pending, hints.flushed)
+    ids.vectors.update(hints.vectors)
+    place = find({row.id for row in rows} | hints.vectors.keys(), records.ids)
+    untouched = np.ones(len(records.ids), bool)
+    untouched[[place[row.id] for row in pending if row.id in place]] = False
+    search = _Search(records, hints, live, np.flatnonzero(untouched), place, ids)
+    best: tuple[int, int, bool] | None = None
+    labels = np.zeros(len(records.ids), np.uint64)
+    disputed = np.zeros(len(records.ids), bool)
+    trial: _Trial | None = None
+    tried, others = 0, True
+    for row in (None, *pending):
+        if row is not None and ids.apply(row):
+            trial, others = None, True
+        if not search.fits():
+            if trial is not None:
+                trial.checked = False
+            continue
+        if others:
+            tried += 1
+            if tried > MOST_LAYOUTS or (tried > 1 and tried * len(live) > MOST_LAID_OUT):
+                return None
+            trial, others = search.try_ids(), False
+        if trial is None or not search.agrees(trial, row.id if row else None):
+            continue
+        if not trial.taken:
+            both = (labels > 0) & (trial.labels > 0)
+            disputed |= both & (labels != trial.labels)
+            labels = np.where(labels > 0, labels, trial.labels)
+            trial.taken = True
+        found = len(ids.vectors), row.seq_id if row else hints.flushed, search.is_proof(trial)
+        best = max(best, found) if best else found
+    if best is None:
+        return None
+    _, moment, proof = best
+    labels[disputed] = 0
+    return Order(moment, labels, proof and not disputed.any())
+
+
+def _guessed(pending: Sequence[WalRow], records: Records) -> Sequence[WalRow] | None:
+    """With an operation for each row; None where that cannot be told.
+
+    Whether the last one on an id deleted it is to be seen by whether it is there.
+    """
+    unknown = {row.id for row in pending if row.operation is None}
+    if not unknown:
+        return pending
+    last = {row.id: row.seq_id for row in pending}
+    place = find(unknown, records.ids)
+    guessed: list[WalRow] = []
+    for row in pending:
+        if row.operation is None and last[row.id] != row.seq_id:
+            return None
+        operation = row.operation or ("upsert" if row.id in place else "delete")
+        guessed.append(replace(row, operation=operation))
+    return guessed
+
+
+def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> _Ids:
+    first: dict[bytes, WalRow] = {}
+    for row in pending:
+        first.setdefault(row.id, row)
+    place = find(first, records.ids)
+    known = _made_before(records, pending, place, flushed)
+    old: dict[bytes, None] = {}
+    unplaced: set[bytes] = set()
+    deleted = {row.id for row in pending if row.operation == "delete"}
+    for id, row in first.items():
+        later = id in place and int(records.rowids[place[id]]) > known
+        if id in place and not later:
+            old[id] = None
+        elif row.operation in ("update", "delete") or (row.operation == "upsert" and not later):
+            if id in deleted or id not in place:
+                unplaced.add(id)
+            else:
+                old[id] = None
+    return _Ids(unplaced, old, {}, {})
+
+
+def _made_before(
+    records: Records, pending: Sequence[WalRow], place: Mapping[bytes, int], flushed: int
+) -> int:
+    """The rowid of the last record that was certainly made before the flush.
+
+    Rows are made in the order of the log: a record that is written later than one with a larger
+    rowid is made was there before.
+    """
+    known = int(records.rowids[records.seq_ids <= flushed].max(initial=-1 << 62))
+    written: dict[bytes, int] = {}  # the first row that can have made it
+    for row in pending:
+        if row.operation == "delete":
+            written.pop(row.id, None)
+        elif row.operation != "update":
+            written.setdefault(row.id, row.seq_id)
+    made = {int(records.rowids[place[id]]): seq for id, seq in written.items() if id in place}
+    least = NEVER
+    for rowid in sorted(made, reverse=True):
+        if made[rowid] > least:
+            return max(known, rowid)
+        least = made[rowid]
+    return known

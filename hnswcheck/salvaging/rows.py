@@ -1,0 +1,93 @@
+"""What an export says of each record, besides its vector."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.text import text
+from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.sources import Salvage
+from hnswcheck.store.database import Database
+from hnswcheck.store.records import PAGE_DOCUMENTS, Value, read_metadata, read_wal_metadata
+from hnswcheck.store.wal import WalRow
+
+DOCUMENT = "chroma:document"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record.
+
+    Attributes:
+        grade: of its best vector.
+        source: where that is: "wal", a folder's name, or "nowhere".
+    """
+
+    id: str
+    grade: str
+    source: str
+    document: Value
+    metadata: dict[str, Value]
+
+    def to_json(self) -> str:
+        """A line."""
+        return json.dumps(asdict(self)) + "\n"
+
+
+Page = list[Row]
+
+
+def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
+    """Some records in their order, a page at a time, as they are once the log is replayed."""
+    pending: dict[bytes, list[WalRow]] = {}
+    for row in found.pending:
+        pending.setdefault(row.id, []).append(row)
+    for begin in range(0, len(chosen), PAGE_DOCUMENTS):
+        page = chosen[begin : begin + PAGE_DOCUMENTS]
+        rowids = found.records.rowids[page]
+        in_sqlite = rowids[page < len(found.records.ids) - found.made]
+        metadata = read_metadata(database, in_sqlite)
+        ids = list(found.records.ids.take(page))
+        due = [row.seq_id for id in ids for row in pending.get(id, ())]
+        written = read_wal_metadata(database, due)
+        rows: Page = []
+        for index, id, rowid in zip(page.tolist(), ids, rowids.tolist(), strict=True):
+            made = rowid not in in_sqlite
+            own = {} if made else metadata.get(rowid, {})
+            if id in pending:
+                own = _replayed(own, made, pending[id], written)
+            rows.append(
+                Row(
+                    text(id),
+                    Grade(int(found.grades[index])).name.lower(),
+                    found.source_name(index),
+                    own.pop(DOCUMENT, None),
+                    own,
+                )
+            )
+        yield rows
+
+
+def _replayed(
+    own: dict[str, Value],
+    made: bool,
+    rows: Sequence[WalRow],
+    written: Mapping[int, Mapping[str, Value]],
+) -> dict[str, Value]:
+    """The metadata of a record once METADATA has applied these rows, all that are of its id.
+
+    Args:
+        made: it is one that they make: what was there of its id before, they delete.
+    """
+    deletes = (i for i, row in enumerate(rows) if row.operation == "delete")
+    exists = not made
+    for row in rows[max(deletes, default=-1) + 1 :]:
+        if row.operation == ("add" if exists else "update"):
+            continue  # has no effect
+        exists = True
+        own = {**own, **written.get(row.seq_id, {})}
+        own = {key: value for key, value in own.items() if value is not None}
+    return own

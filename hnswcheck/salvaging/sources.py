@@ -1,0 +1,277 @@
+"""For every record the best source of its vector that exists anywhere, and how good it is.
+
+Reads only. Sources are the log, the segment's own folder, and folders that were once the segment's
+and were moved aside, by us or by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from hnswcheck.checks.ledger import VECTOR_OF, check_watermark
+from hnswcheck.checks.vectors import Floats
+from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnreadable
+from hnswcheck.formats.strings import Flags, Ints, Strings, find
+from hnswcheck.salvaging.assignment import proofs_of
+from hnswcheck.salvaging.damaged_segment import Folder, open_remains
+from hnswcheck.salvaging.element_damage import flaws_of
+from hnswcheck.salvaging.evidence import Witness
+from hnswcheck.salvaging.grading import FolderProof, Grade, Grades, judge_folder, read_log
+from hnswcheck.store.collection_view import Target
+from hnswcheck.store.database import Database
+from hnswcheck.store.manifest import from_text, manifests_of
+from hnswcheck.store.records import Records, read_records
+from hnswcheck.store.segment import open_segment
+from hnswcheck.store.wal import ID_FAULT, WalRow, read_wal_vectors
+
+#: Sources by number: none, the log, then folders.
+NOWHERE, LOG, FIRST_FOLDER = -1, 0, 1
+CHUNK = 1 << 12
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """Where the vector of each record is.
+
+    Attributes:
+        records: the records after replay.
+        grades: uint8 (n,): of the best source, a :class:`Grade`.
+        sources: int8 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
+        at: int64 (n,): the seq_id in the log, or the element in the folder.
+        folders: the segment's own first.
+        proofs: what is known of each; None for one whose elements nobody can name.
+        unread: folders that the operating system did not let us read.
+        settled: bool (n,): sqlite has the record, and METADATA nothing more to apply to it.
+        pending: rows of the log that METADATA has yet to apply.
+        made: so many records, the last ones, are in the log only: METADATA has yet to make them.
+        skipped: rows of the log that VECTOR has yet to apply, and Chroma cannot read.
+        metadata_start: what METADATA's watermark must be; None if it is that.
+    """
+
+    records: Records
+    grades: Grades
+    sources: np.ndarray[tuple[int], np.dtype[np.int8]]
+    at: Ints
+    folders: tuple[Folder, ...]
+    proofs: tuple[FolderProof | None, ...]
+    unread: tuple[Path, ...]
+    settled: Flags
+    pending: Sequence[WalRow]
+    made: int
+    skipped: int
+    metadata_start: int | None
+
+    def count(self, grade: Grade) -> int:
+        """How many records have no better vector than one of this grade."""
+        return int(np.count_nonzero(self.grades == grade))
+
+    def source_name(self, index: int) -> str:
+        """Where the vector of a record comes from."""
+        source = int(self.sources[index])
+        if source == NOWHERE:
+            return "nowhere"
+        return "wal" if source == LOG else self.folders[source - FIRST_FOLDER].path.name
+
+    def read(self, chosen: Ints, database: Database, dimension: int) -> Iterator[Floats]:
+        """float32 chunks (k, dimension): the vectors of some records, in their order.
+
+        Args:
+            chosen: int64 (m,): records that have a source.
+        """
+        for begin in range(0, len(chosen), CHUNK):
+            part = chosen[begin : begin + CHUNK]
+            vectors = np.empty((len(part), dimension), np.float32)
+            logged = np.flatnonzero(self.sources[part] == LOG)
+            rows = {int(self.at[part[i]]): i for i in logged.tolist()}
+            for page in read_wal_vectors(database, rows.keys()):
+                for seq_id, vector in page.items():
+                    vectors[rows[seq_id]] = np.frombuffer(vector, "<f4")
+            for number, folder in enumerate(self.folders, FIRST_FOLDER):
+                within = np.flatnonzero(self.sources[part] == number)
+                if len(within):
+                    vectors[within] = folder.vectors(self.at[part[within]])
+            yield vectors
+
+
+def salvage(database: Database, target: Target) -> Salvage:
+    """Find the best source for each record of a collection.
+
+    Raises:
+        RepairRefused: the log cannot be read, so that nobody knows what the records are.
+        StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
+    """
+    c = target.collection
+    assert c.metadata
+    rows = target.read_all_wal()
+    history = target.history()
+    stored = read_records(database, c.metadata.id)
+    righted = _right_metadata(target, stored)
+    start = target.metadata_start if righted is None else righted
+    if problem := _unfathomable(target, rows, start):
+        raise RepairRefused(f"collection {c.name!r}: {problem}")
+    pending = [row for row in rows if row.seq_id > start]
+    records = _replayed(stored, pending)
+    settled = np.ones(len(records.ids), bool)
+    settled[list(find({row.id for row in pending}, records.ids).values())] = False
+    again = _numbered_again(stored, rows, target.highest)
+    log = read_log(records, rows, 0 if again else history.accounted, history.complete and not again)
+    grades, at = log.grades.copy(), log.seq_ids.copy()
+    sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
+    folders: list[Folder] = []
+    proofs: list[FolderProof | None] = []
+    unread: list[Path] = []
+    best = _accepted(target, records)
+    for path in (target.folder, *target.aside):
+        if folders and (grades == Grade.PROVEN).all():
+            break
+        try:
+            opened = open_remains(path, c, target.settings) if path else None
+            if opened is None:
+                continue
+            folder, id_map = opened
+            witness = Witness(folder, flaws_of(folder), id_map, records, log, target, database)
+            found_by = list(proofs_of(witness))
+        except StoreUnreadable:
+            assert path
+            unread.append(path)
+            continue
+        except (FormatError, OSError) as error:
+            raise StoreChanged(f"a file changed while it was read: {error}") from error
+        for proof in found_by:
+            found = np.minimum(judge_folder(proof, records, log), best)
+            if again:  # what is of when is not known, then
+                found = np.minimum(found, np.uint8(Grade.UNCONFIRMED))
+            better = found > grades
+            grades[better], sources[better] = found[better], len(folders) + FIRST_FOLDER
+            at[better] = proof.element[better]
+        folders.append(folder)
+        proofs.append(_together(found_by))
+    return Salvage(
+        records,
+        grades,
+        sources,
+        at,
+        tuple(folders),
+        tuple(proofs),
+        tuple(unread),
+        settled,
+        pending,
+        int(np.count_nonzero(records.rowids > int(stored.rowids.max(initial=0)))),
+        sum(row.fault is not None and row.seq_id > target.start for row in rows),
+        righted,
+    )
+
+
+def _accepted(target: Target, records: Records) -> Grades:
+    """uint8 (n,): what a folder has is no better than what an earlier repair accepted."""
+    best: Grades = np.full(len(records.ids), Grade.PROVEN, np.uint8)
+    for manifest in manifests_of(target.aside):
+        for name, ids in manifest.accepted.items():
+            grade = Grade.__members__.get(name.upper(), Grade.SUSPECT)
+            at = list(find(map(from_text, ids), records.ids).values())
+            best[at] = np.minimum(best[at], np.uint8(grade))
+    return best
+
+
+def _unfathomable(target: Target, rows: Sequence[WalRow], start: int) -> str:
+    """Why nobody can tell what the records and their vectors are; empty if that is not so.
+
+    Args:
+        start: METADATA's watermark.
+    """
+    dimension = target.collection.dimension
+    if dimension is None:
+        return "sqlite has no dimension for it"
+    faults = {row.seq_id: row.fault for row in rows if row.fault}
+    if any(seq_id > start for seq_id in faults):
+        return "the WAL has rows that Chroma cannot read, and METADATA has yet to apply them"
+    if ID_FAULT in faults.values():
+        return "the WAL has rows of which nobody can tell whose they are"
+    of_other_size = VECTOR_OF.partition("{")[0]
+    sizes = {fault.split(",")[0] for fault in faults.values() if fault.startswith(of_other_size)}
+    header = open_segment(target.folder).header if target.folder else None
+    if header is None:
+        differs = bool(sizes) and not any(row.vector_bytes for row in rows)
+    else:
+        differs = header.dimension != dimension and VECTOR_OF.format(4 * header.dimension) in sizes
+    if differs:
+        return f"sqlite says that its vectors have {dimension} dimensions, and the WAL has others"
+    return ""
+
+
+def _numbered_again(stored: Records, rows: Sequence[WalRow], highest: int) -> bool:
+    """Whether the log was emptied, and its numbers were given to other operations again since."""
+    if 0 < highest < int(stored.seq_ids.max(initial=0)):
+        return True
+    ids = {row.seq_id: row.id for row in rows}
+    logged = np.flatnonzero(np.isin(stored.seq_ids, list(ids)))
+    return any(ids[int(stored.seq_ids[i])] != stored.ids[i] for i in logged.tolist())
+
+
+def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
+    """What is known of one folder, of each record by the first that names it."""
+    if not proofs:
+        return None
+    first, *others = proofs
+    for other in others:
+        new = (first.element < 0) & (other.element >= 0)
+        first = replace(
+            first,
+            element=np.where(new, other.element, first.element),
+            tombstoned=np.where(new, other.tombstoned, first.tombstoned),
+            doubtful=np.where(new, other.doubtful, first.doubtful),
+            damaged=np.where(new, other.damaged, first.damaged),
+            mixed=first.mixed or other.mixed,
+            moment=first.moment if first.moment == other.moment else None,
+        )
+    return first
+
+
+def _replayed(records: Records, pending: Sequence[WalRow]) -> Records:
+    """The records once METADATA has applied these rows."""
+    if not pending:
+        return records
+    known = find((row.id for row in pending), records.ids)
+    seq_ids = records.seq_ids.copy()
+    gone: set[int] = set()
+    made: dict[bytes, int] = {}
+    for row in pending:
+        place = known.get(row.id)
+        exists = row.id in made or (place is not None and place not in gone)
+        match row.operation:
+            case "delete" if exists:
+                if made.pop(row.id, None) is None and place is not None:
+                    gone.add(place)
+            case "add" | "upsert" if not exists:
+                made[row.id] = row.seq_id
+            case "update" | "upsert" if exists:
+                if row.id in made:
+                    made[row.id] = row.seq_id
+                elif place is not None:
+                    seq_ids[place] = row.seq_id
+            case _:
+                pass
+    stays = np.ones(len(records.ids), bool)
+    stays[list(gone)] = False
+    stay = np.flatnonzero(stays)
+    last = int(records.rowids.max(initial=0))
+    return Records(
+        Strings.concatenated([records.ids.take(stay), Strings.of(made)]),
+        np.concatenate([records.rowids[stay], last + 1 + np.arange(len(made))]),
+        np.concatenate([seq_ids[stay], np.array(list(made.values()), np.int64)]),
+    )
+
+
+def _right_metadata(target: Target, stored: Records) -> int | None:
+    """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
+    mark, highest = target.metadata_watermark, target.highest
+    if not any(check_watermark(mark, target.integers, highest, "METADATA")):
+        return None
+    assert mark is not None
+    if mark.is_number(target.integers) and 0 <= mark.value <= highest:
+        return mark.value  # only written in another form
+    return min(int(stored.seq_ids.max(initial=0)), highest)

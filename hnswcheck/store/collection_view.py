@@ -1,0 +1,312 @@
+"""One collection to audit: what sqlite says of it, and the report that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+from hnswcheck.checks.directory import check_segment_path, quarantined_folders
+from hnswcheck.checks.ledger import check_watermark, count_pending
+from hnswcheck.checks.legible import legible
+from hnswcheck.errors import StoreUnreadable
+from hnswcheck.findings import REGISTRY
+from hnswcheck.formats.strings import Strings
+from hnswcheck.report import (
+    CollectionInfo,
+    Finding,
+    Ledger,
+    Recoverable,
+    SegmentReport,
+    Status,
+    finding,
+)
+from hnswcheck.store.catalog import (
+    Collection,
+    Schema,
+    Watermark,
+    read_watermarks,
+)
+from hnswcheck.store.database import Database
+from hnswcheck.store.record_ids import count_records, read_record_ids
+from hnswcheck.store.records import History, read_history
+from hnswcheck.store.segment import Peek, SegmentFolder, peek_id_map
+from hnswcheck.store.settings import DeclaredSettings, read_declared_settings
+from hnswcheck.store.view import StoreView
+from hnswcheck.store.wal import WalRow, highest_seq_id, read_wal, read_wal_summary
+
+#: Below every seq_id.
+BEFORE_ALL = -1
+#: WAL rows that are kept for collections that have not asked yet.
+ROWS_AT_ONCE = 1 << 18
+
+LAGGING = {"lag", "flush-interrupted"}
+UNREAD, NOTHING_TO_READ = "segment-path-unsafe", "segment-not-persisted"
+ACCOUNT_OF_RECORDS = {"records-missing", "records-phantom"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A collection with all that sqlite says of it.
+
+    Attributes:
+        folder: of its vector segment; None where its id is no safe name.
+        peek: the head of its id map.
+        unreadable: why that could not be read, if it could not.
+        start: where replay begins.
+        records: rows of ``embeddings``.
+        record_ids: gives their ids; none at level probe. Of many, it reads them each time.
+        wal: rows past ``start`` or past METADATA's watermark, in order.
+        wal_total: all rows that the WAL has of the collection; None at level probe.
+        highest: the last seq_id of the store's WAL.
+        integers: this Chroma line writes watermarks as INTEGER.
+        read_all_wal: reads every WAL row of the collection, as :func:`legible` has them.
+        aside: folders that were once its segment's, newest name first.
+        settings: reads how the collection says that its index is built.
+        history: reads what the whole store still knows of its operations, once for all targets.
+    """
+
+    collection: Collection
+    folder: Path | None
+    peek: Peek
+    start: int
+    vector_watermark: Watermark | None
+    metadata_watermark: Watermark | None
+    records: int
+    record_ids: Callable[[], Strings]
+    wal: Sequence[WalRow]
+    wal_total: int | None
+    highest: int
+    integers: bool
+    unreadable: str | None
+    read_all_wal: Callable[[], Sequence[WalRow]]
+    aside: Sequence[Path]
+    settings: Callable[[], DeclaredSettings]
+    history: Callable[[], History]
+
+    def with_ids(self) -> Target:
+        """The same with its record ids read now.
+
+        Raises:
+            StoreChanged, SqliteDamaged: they could not be.
+        """
+        ids = self.record_ids()
+        return replace(self, record_ids=lambda: ids)
+
+    @property
+    def shape(self) -> tuple[int | None, str]:
+        """Dimension and distance, by sqlite."""
+        return self.collection.dimension, self.collection.space
+
+    @property
+    def metadata_start(self) -> int:
+        """Where the replay of METADATA begins."""
+        return self.metadata_watermark.value if self.metadata_watermark else 0
+
+    @property
+    def revives(self) -> bool:
+        """Whether a write to a deleted element clears the mark, as in 0.x, or fails (1.x)."""
+        return not self.integers
+
+    @property
+    def start_known(self) -> bool:
+        """Whether both watermarks are numbers that one can replay from."""
+        mark = self.vector_watermark
+        return self.records_known and (mark is None or mark.is_number(self.integers))
+
+    @property
+    def records_known(self) -> bool:
+        """Whether METADATA's watermark is, which is all that the records need."""
+        mark = self.metadata_watermark
+        return mark is None or mark.is_number(self.integers)
+
+    @property
+    def was_flushed(self) -> bool:
+        """Whether sqlite says so; 0.4 keeps no record of it there."""
+        return self.vector_watermark is not None and self.vector_watermark.value > 0
+
+    def ledger(self, folder: SegmentFolder) -> Ledger:
+        """The accounts, as far as sqlite, header and the head of the id map tell."""
+        watermark = self.vector_watermark.value if self.vector_watermark else None
+        if watermark is None and self.peek.present:
+            watermark = self.peek.max_seq_id
+        return Ledger(
+            records=self.records,
+            elements=folder.header.count if folder.header else None,
+            total_elements_added=self.peek.total_elements_added,
+            capacity=folder.header.capacity if folder.header else None,
+            vector_watermark=watermark,
+            metadata_watermark=self.metadata_watermark.value if self.metadata_watermark else None,
+            wal_rows=self.wal_total,
+            pending=count_pending(self.wal, self.start),
+        )
+
+    def check_dimension(self, folder: SegmentFolder) -> Iterator[Finding]:
+        """A collection without a dimension can hold nothing; Chroma then reads no vectors."""
+        holds = self.records or folder.count or self.peek.present
+        if self.collection.dimension is None and holds:
+            found = folder.header.dimension if folder.header else None
+            yield finding("header-dimension-mismatch", 1, (), "none, says sqlite", found)
+
+    def check_watermarks(self) -> Iterator[Finding]:
+        """Findings about both ``max_seq_id`` rows."""
+        for name, mark in (
+            ("VECTOR", self.vector_watermark),
+            ("METADATA", self.metadata_watermark),
+        ):
+            yield from check_watermark(mark, self.integers, self.highest, name)
+        if self.vector_watermark is None and self.peek.present and self.peek.max_seq_id:
+            yield finding("watermark-legacy", 1, (), None, self.peek.max_seq_id)
+
+    def report(
+        self,
+        findings: Sequence[Finding],
+        ledger: Ledger | None = None,
+        recoverable: Recoverable | None = None,
+    ) -> SegmentReport:
+        """The report of this collection's vector segment."""
+        c = self.collection
+        ledger = ledger or Ledger(records=self.records)
+        return SegmentReport(
+            CollectionInfo(c.id, c.name, c.tenant, c.database, c.dimension, c.space),
+            c.vector.id if c.vector else None,
+            c.metadata.id if c.metadata else None,
+            self.status(findings, ledger),
+            ledger,
+            recoverable or Recoverable(),
+            tuple(findings),
+        )
+
+    def status(self, findings: Sequence[Finding], ledger: Ledger) -> Status:
+        """The status that findings amount to."""
+        ids = {found.id for found in findings}
+        errors = {i for i in ids if REGISTRY[i].severity == "error"}
+        if any(REGISTRY[i].undecides for i in ids) or UNREAD in ids:
+            return "undecided"
+        if errors - ACCOUNT_OF_RECORDS:
+            return "corrupt"
+        if errors:
+            return "diverged"
+        if ids & LAGGING:
+            return "lagging"
+        if NOTHING_TO_READ in ids:
+            return "empty"
+        written = self.records or self.peek.present or ledger.elements
+        return "consistent" if written else "empty"
+
+
+class AllRows:
+    """Every WAL row of the collections that ask, read for several at a time.
+
+    Where many are damaged, one reading of the table serves as many as fit into memory.
+    """
+
+    def __init__(self, database: Database, rust: bool, totals: Mapping[str, int]) -> None:
+        """Args:
+        totals: how many rows each collection has, in the order in which they will ask.
+        """
+        self._database = database
+        self._rust = rust
+        self._totals = dict(totals)
+        self._read: dict[str, list[WalRow]] = {}
+
+    def of(self, collection: str) -> Sequence[WalRow]:
+        """The rows of one collection; those of the ones before it need not be kept."""
+        if collection not in self._read:
+            waiting = iter(self._totals)
+            starts = {next(c for c in waiting if c == collection): BEFORE_ALL}
+            size = self._totals[collection]
+            for following in waiting:
+                size += self._totals[following]
+                if size > ROWS_AT_ONCE:
+                    break
+                starts[following] = BEFORE_ALL
+            self._read = read_wal(self._database, starts, self._rust)
+        return self._read[collection]
+
+
+def segment_folder(root: Path, collection: Collection) -> Path | None:
+    """The folder of the vector segment; None where that could lead out of the directory."""
+    if collection.vector is None or any(check_segment_path(root, collection.vector.id)):
+        return None
+    return root / collection.vector.id
+
+
+def read_targets(
+    view: StoreView, collections: Sequence[Collection], schema: Schema, with_ids: bool
+) -> Iterator[Target]:
+    """All that sqlite says of each collection, in the order of their metadata segments.
+
+    The number of queries grows with the records and the WAL, not with the collections.
+
+    Args:
+        collections: those that have both segments.
+        with_ids: read record ids and count the WAL, too.
+    """
+    database = view.database
+    marks = read_watermarks(database)
+    counts = count_records(database)
+    heads: dict[str, tuple[Path | None, Peek, int]] = {}
+    firsts: dict[str, int] = {}
+    unreadable: dict[str, str] = {}
+    by_segment: dict[str, Collection] = {}
+    for c in collections:
+        assert c.vector is not None
+        assert c.metadata is not None
+        folder = segment_folder(view.root, c)
+        peek = Peek()
+        try:
+            peek = peek_id_map(folder) if folder else peek
+        except StoreUnreadable as error:
+            unreadable[c.id] = str(error)
+        start = replay_start(peek, marks.get(c.vector.id))
+        heads[c.id] = folder, peek, start
+        seen = marks.get(c.metadata.id)
+        firsts[c.id] = min(start, seen.value if seen else 0)
+        by_segment[c.metadata.id] = c
+    rust = schema.integer_watermarks
+    wal = read_wal(database, firsts, rust)
+    highest = highest_seq_id(database)
+    totals = read_wal_summary(database) if with_ids else None
+    in_order = [by_segment[segment].id for segment in sorted(by_segment, key=str.encode)]
+    all_rows = AllRows(database, rust, {c: (totals or {}).get(c, 0) for c in in_order})
+    aside = quarantined_folders(view.root)
+    history = cache(partial(read_history, database))
+
+    def target(segment: str, ids: Callable[[], Strings]) -> Target:
+        c = by_segment.pop(segment)
+        assert c.vector
+        return Target(
+            c,
+            *heads[c.id],
+            marks.get(c.vector.id),
+            marks.get(segment),
+            counts.get(segment, 0),
+            ids,
+            wal[c.id],
+            None if totals is None else totals.get(c.id, 0),
+            highest,
+            rust,
+            unreadable.get(c.id),
+            cache(lambda: legible(all_rows.of(c.id), c.dimension)),
+            aside.get(c.vector.id, ()),
+            partial(read_declared_settings, database, schema, c),
+            history,
+        )
+
+    if with_ids:
+        for segment, ids in read_record_ids(database, counts, by_segment.keys()):
+            yield target(segment, ids)
+    for segment in list(by_segment):
+        yield target(segment, lambda: Strings.of(()))
+
+
+def replay_start(peek: Peek, mark: Watermark | None) -> int:
+    """The seq_id after which Chroma replays the WAL into the index.
+
+    Without an id map, or with an empty one, it starts over; 0.4 keeps its watermark in the id map.
+    """
+    if not peek.present:
+        return 0
+    return mark.value if mark else peek.max_seq_id or 0

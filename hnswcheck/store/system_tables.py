@@ -1,0 +1,122 @@
+"""chroma.sqlite3: what stands around the collections, as it is there, broken or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hnswcheck.errors import SchemaUnknown
+from hnswcheck.formats.text import text
+from hnswcheck.store.catalog import Schema
+from hnswcheck.store.database import Database, Row
+
+#: Settings of the log are one row; what has more is no table.
+MOST_ROWS = 100
+
+
+class Migration(NamedTuple):
+    """A row of ``migrations``."""
+
+    folder: str
+    version: object
+    sql: bytes
+    digest: str
+
+
+class Settings(NamedTuple):
+    """How a collection is set up.
+
+    Attributes:
+        config_json_str, schema_str: None, too, where the schema has no such column.
+        distance: the one that its metadata asks for; None for l2.
+    """
+
+    name: object
+    config_json_str: object
+    schema_str: object
+    distance: object
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What Chroma reads before it comes to a collection, or with it.
+
+    Attributes:
+        tables: all names that the database knows.
+        migrations: by folder and version.
+        without_database: names of collections that live in a database that is not there.
+        without_tenant: names of databases that belong to a tenant that is not there.
+        settings: of each collection.
+        log_settings: of the log.
+    """
+
+    tables: frozenset[str]
+    migrations: Sequence[Migration]
+    without_database: Sequence[str]
+    without_tenant: Sequence[str]
+    settings: Sequence[Settings]
+    log_settings: Sequence[object]
+
+
+def read_surroundings(database: Database, schema: Schema) -> Surroundings:
+    """All of it.
+
+    Raises:
+        SchemaUnknown: a table is missing that older lines have as well.
+    """
+    return Surroundings(
+        frozenset(text(name) for (name,) in database.rows("SELECT name FROM sqlite_master")),
+        _migrations(database),
+        *_homeless(database, schema),
+        _settings(database, schema),
+        _log_settings(database),
+    )
+
+
+def _migrations(database: Database) -> list[Migration]:
+    rows = _rows_if_known(
+        database, "SELECT dir, version, sql, hash FROM migrations ORDER BY dir, version"
+    )
+    return [
+        Migration(text(folder), version, sql if isinstance(sql, bytes) else b"", text(digest))
+        for folder, version, sql, digest in rows
+    ]
+
+
+def _homeless(database: Database, schema: Schema) -> tuple[list[str], list[str]]:
+    """Collections without a database, and databases without a tenant."""
+    if not schema.has_databases:
+        return [], []
+    collections = database.rows(
+        "SELECT name FROM collections c"
+        " WHERE NOT EXISTS (SELECT 1 FROM databases d WHERE d.id = c.database_id)"
+    )
+    databases = database.rows(
+        "SELECT name FROM databases d"
+        " WHERE NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = d.tenant_id)"
+    )
+    return [text(name) for (name,) in collections], [text(name) for (name,) in databases]
+
+
+def _settings(database: Database, schema: Schema) -> list[Settings]:
+    other_distance = (
+        "SELECT str_value FROM collection_metadata m WHERE m.collection_id = c.id"
+        " AND m.key = 'hnsw:space' AND m.str_value <> 'l2'"
+    )
+    columns = ", ".join(schema.settings_columns)
+    rows = database.rows(f"SELECT name, {columns}, ({other_distance}) FROM collections c")
+    return [Settings(*row) for row in rows]
+
+
+def _log_settings(database: Database) -> list[object]:
+    """Before 0.5.6 there were none."""
+    query = f"SELECT config_json_str FROM embeddings_queue_config LIMIT {MOST_ROWS}"
+    return [value for (value,) in _rows_if_known(database, query)]
+
+
+def _rows_if_known(database: Database, query: str) -> list[Row]:
+    try:
+        return database.rows(query)
+    except SchemaUnknown:
+        return []
