@@ -31,9 +31,10 @@ import faults  # noqa: E402
 import oracle  # noqa: E402
 
 import hnswcheck  # noqa: E402
+from hnswcheck.repairing.choices import ACCEPTABLE  # noqa: E402
 from hnswcheck.repairing.repair import RepairReport, repair  # noqa: E402
-from hnswcheck.repairing.segment_plan import ACCEPTABLE, SegmentRepair  # noqa: E402
-from hnswcheck.salvaging.grading import Grade  # noqa: E402
+from hnswcheck.repairing.segment_plan import SegmentRepair  # noqa: E402
+from hnswcheck.salvaging.grade import Grade  # noqa: E402
 
 PHASES = oracle.PHASES[:2]
 #: What may be wrong with records whose vector is not proven, once the caller has accepted that.

@@ -1,39 +1,81 @@
-"""The fsck for Chroma: says exactly whether vector index and records agree."""
+"""The fsck for Chroma: says exactly whether vector index and records agree.
+
+The public names are loaded when they are first used, so that a host pays for what it calls.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from hnswcheck._version import __version__
-from hnswcheck.auditing.runner import audit
-from hnswcheck.changes.quarantine import Fate, QuarantineResult, quarantine
-from hnswcheck.changes.quarantine_on_start import quarantine_drifted
-from hnswcheck.changes.restore import RestoreResult, quarantines, restore
-from hnswcheck.errors import (
-    ActionFailed,
-    EngineMissing,
-    ExtraMissing,
-    HnswcheckError,
-    NotAChromaStore,
-    RepairFailed,
-    RepairRefused,
-    RestoreRefused,
-    SchemaUnknown,
-    SqliteBusy,
-    SqliteDamaged,
-    StoreChanged,
-    StoreInUse,
-    StoreNotFound,
-    StoreUnreadable,
-    UsageError,
-)
-from hnswcheck.guarding import (
-    StoreBroken,
-    StoreDamaged,
-    StoreUndecided,
-    ensure_consistent,
-    guard,
-)
-from hnswcheck.repairing.repair import RepairReport, repair
-from hnswcheck.repairing.segment_plan import SegmentRepair
-from hnswcheck.report import Finding, Level, Report, SegmentReport, StoreReport
-from hnswcheck.salvaging.export import Export, export
+
+if TYPE_CHECKING:
+    from hnswcheck.auditing.api import audit
+    from hnswcheck.changes.quarantine import Fate, QuarantineResult, quarantine
+    from hnswcheck.changes.quarantine_on_start import quarantine_drifted
+    from hnswcheck.changes.restore import RestoreResult, quarantines, restore
+    from hnswcheck.errors import (
+        ActionFailed,
+        EngineMissing,
+        ExtraMissing,
+        HnswcheckError,
+        NotAChromaStore,
+        RepairFailed,
+        RepairRefused,
+        RestoreRefused,
+        SchemaUnknown,
+        SqliteBusy,
+        SqliteDamaged,
+        StoreChanged,
+        StoreInUse,
+        StoreNotFound,
+        StoreUnreadable,
+        UsageError,
+    )
+    from hnswcheck.guarding import (
+        StoreBroken,
+        StoreDamaged,
+        StoreUndecided,
+        ensure_consistent,
+        guard,
+    )
+    from hnswcheck.repairing.repair import RepairReport, repair
+    from hnswcheck.repairing.segment_plan import SegmentRepair
+    from hnswcheck.report import Finding, Level, Report, SegmentReport, StoreReport
+    from hnswcheck.salvaging.export import Export, export
+
+#: Where each public name is defined.
+_HOMES = {
+    "auditing.api": ("audit",),
+    "changes.quarantine": ("Fate", "QuarantineResult", "quarantine"),
+    "changes.quarantine_on_start": ("quarantine_drifted",),
+    "changes.restore": ("RestoreResult", "quarantines", "restore"),
+    "errors": (
+        "ActionFailed",
+        "EngineMissing",
+        "ExtraMissing",
+        "HnswcheckError",
+        "NotAChromaStore",
+        "RepairFailed",
+        "RepairRefused",
+        "RestoreRefused",
+        "SchemaUnknown",
+        "SqliteBusy",
+        "SqliteDamaged",
+        "StoreChanged",
+        "StoreInUse",
+        "StoreNotFound",
+        "StoreUnreadable",
+        "UsageError",
+    ),
+    "guarding": ("StoreBroken", "StoreDamaged", "StoreUndecided", "ensure_consistent", "guard"),
+    "repairing.repair": ("RepairReport", "repair"),
+    "repairing.segment_plan": ("SegmentRepair",),
+    "report": ("Finding", "Level", "Report", "SegmentReport", "StoreReport"),
+    "salvaging.export": ("Export", "export"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ActionFailed",
@@ -77,3 +119,16 @@ __all__ = [
     "repair",
     "restore",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """A public name, from its home, once it is asked for (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

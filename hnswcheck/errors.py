@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class HnswcheckError(Exception):
@@ -134,3 +136,14 @@ class FormatError(HnswcheckError):
     """A file does not follow its format. Raised by readers, turned into findings by checks."""
 
     exit_code = 1
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let errors about a store name it."""
+    try:
+        yield
+    except HnswcheckError as error:
+        if str(path) in str(error) or not error.finding:
+            raise
+        raise type(error)(f"{path}: {error}") from error

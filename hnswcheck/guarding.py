@@ -11,9 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
-from hnswcheck.auditing.runner import Question, examine, failed, naming
-from hnswcheck.errors import HnswcheckError, UsageError
-from hnswcheck.isolation import alone, call_apart, silent
+from hnswcheck.auditing.request import Question
+from hnswcheck.auditing.runner import examine, failed
+from hnswcheck.errors import HnswcheckError, UsageError, naming
+from hnswcheck.isolation import alone, call_apart
+from hnswcheck.progress import silent
 from hnswcheck.report import Level, Report, StoreReport
 from hnswcheck.store.database import DATABASE
 

@@ -19,13 +19,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.spawn import get_executable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from hnswcheck.errors import HnswcheckError, StoreUnreadable
+from hnswcheck.progress import Progress, silent
 
 T = TypeVar("T")
 
 DESCRIPTORS = Path("/dev/fd")
+
 CHILD = """
 import pickle, sys
 sys.path = pickle.load(sys.stdin.buffer)
@@ -36,22 +38,14 @@ answer()
 FileKey = tuple[int, int]
 
 PATIENCE_SECONDS = 5.0
+
 #: A process that was kept leaves when nobody has asked for so long.
 IDLE_SECONDS = 60
+
 FAILED = "reading the store in another process failed"
 
-
-class Progress(Protocol):
-    """Told how far a reading is; both numbers are bytes, the total an estimate."""
-
-    def __call__(self, done: int, total: int, what: str) -> None: ...
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """No progress shown."""
-
-
 _ours: set[FileKey] = set()
+
 _ours_lock = threading.Lock()
 
 

@@ -31,7 +31,7 @@ from stores import snapshot
 
 import hnswcheck
 from hnswcheck.changes import processes as users
-from hnswcheck.store import view
+from hnswcheck.store import files, view
 
 DATABASE = "chroma.sqlite3"
 JOURNAL = "hnswcheck.journal"
@@ -70,8 +70,8 @@ def prepare_worker(scratch: Path) -> None:
     """
     os.environ["TMPDIR"] = str(scratch)
     view.JOURNAL_SECONDS = 0.02
-    view.CLOCK_TICK_NS = 10_000_000
-    vars(sys.modules["hnswcheck.auditing.runner"])["REST_SECONDS"] = 0.0  # hidden by the function
+    files.CLOCK_TICK_NS = 10_000_000
+    vars(sys.modules["hnswcheck.auditing.runner"])["REST_SECONDS"] = 0.0
     users.PROCESSES = Path("/nowhere")
 
 

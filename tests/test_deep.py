@@ -13,7 +13,8 @@ from stores import rest, segment_folders, unpack
 
 import hnswcheck
 from hnswcheck.auditing import deep
-from hnswcheck.checks.vectors import VectorFaults, rows_in_index
+from hnswcheck.checks.vectors import VectorFaults
+from hnswcheck.replay.vectors import rows_in_index
 from hnswcheck.store.wal import Operation, WalRow
 
 AUDIT = "hnswcheck.auditing.runner"

@@ -50,19 +50,30 @@ OTHER_LEVELS = {
     "auditing.probe",
 }
 
+#: What checks build on, in rooms that judge nothing: modules and functions.
+BENEATH = {
+    "replay.balance.balance",
+    "replay.index.replay_index",
+    "replay.records.count_pending",
+    "replay.records.replay_records",
+    "store.names.quarantined_folders",
+    "store.segment.why_unsafe",
+    "store.wal.row_fault",
+}
+
 #: Mutants that no fixture can tell from the original, by the reason.
 UNTELLABLE: dict[str, tuple[str, ...]] = {
     "the two do the same": (
         "checks.elements.place: element >= 0 -> element > 0 (2)",
-        "checks.ledger.replay_records: never not unseen",
+        "replay.records.replay_records: never not unseen",
     ),
     "it changes words that describe a finding": (
         "checks.ledger.check_watermark: never integers (2)",
-        "checks.directory.check_segment_path: never state.is_symlink",
+        "store.segment.why_unsafe: never state.is_symlink",
     ),
     "it changes an account that no expectation states": (
-        "checks.ledger.balance: record in indexed -> record not in indexed",
-        "checks.directory.quarantined_folders:"
+        "replay.balance.balance: record in indexed -> record not in indexed",
+        "store.names.quarantined_folders:"
         " never state.is_directory and (name := QUARANTINED.match(state.name))",
     ),
     "an archive does not keep what a file system allocates beyond the end of a file": (
@@ -113,30 +124,30 @@ NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
     ),
     "0.6.3, killed before the id map after batches of which the first upserts a"
     " new id twice and the last adds one: flush-interrupted": (
-        "checks.ledger.replay_index: never id_map is not None and id_map.shape == 'instance'",
-        "checks.ledger.replay_index: id_map.shape == 'instance' -> id_map.shape != 'instance'",
-        "checks.ledger.replay_index: row.operation in ('add', 'upsert') ->"
+        "replay.index.replay_index: never id_map is not None and id_map.shape == 'instance'",
+        "replay.index.replay_index: id_map.shape == 'instance' -> id_map.shape != 'instance'",
+        "replay.index.replay_index: row.operation in ('add', 'upsert') ->"
         " row.operation not in ('add', 'upsert')",
     ),
     "1.5.9, a tombstoned element whose id has a pending update of its metadata"
     " alone: no replay-blocked": (
-        "checks.ledger.replay_index: present[row.id] and row.vector_bytes is not"
+        "replay.index.replay_index: present[row.id] and row.vector_bytes is not"
         " None -> present[row.id] or row.vector_bytes is not None",
     ),
     "METADATA's watermark below VECTOR's, and the log unpurged: lag from VECTOR's": (
         "checks.ledger.check_lag: row.seq_id > start -> row.seq_id >= start",
-        "checks.ledger.count_pending: row.seq_id > start -> row.seq_id >= start",
+        "replay.records.count_pending: row.seq_id > start -> row.seq_id >= start",
     ),
     "the same, where the row at VECTOR's watermark upserts an id whose element"
     " is tombstoned: no replay-blocked": (
-        "checks.ledger.replay_index: row.seq_id > start -> row.seq_id >= start",
+        "replay.index.replay_index: row.seq_id > start -> row.seq_id >= start",
     ),
     "the log unpurged, and sqlite without the record that the row at METADATA's"
     " watermark added: records-phantom": (
-        "checks.ledger.replay_records: row.seq_id > watermark -> row.seq_id >= watermark",
+        "replay.records.replay_records: row.seq_id > watermark -> row.seq_id >= watermark",
     ),
     "a collection without dimension, and in its log a vector of 5 bytes: wal-unreadable": (
-        "checks.ledger.row_fault: never size % 4",
+        "store.wal.row_fault: never size % 4",
     ),
     "a watermark of 0: nothing": (
         "checks.ledger.check_watermark: 0 <= value <= min(highest, LARGEST_SEQ_ID)"
@@ -302,11 +313,13 @@ class Instrument(ast.NodeTransformer):
         self.texts: Counter[str] = Counter()
         self.functions: set[str] = set()
         self.stack: list[ast.ClassDef | ast.FunctionDef] = []
+        self.chosen = {name for name in BENEATH if name.startswith(f"{self.module}.")}
         self.unseen = {id(node) for node in ast.walk(tree) if _makes_finding(node)}
         self.constants = _bindings(*tree.body)
         self.names: Names = {}
         self.ids: frozenset[str] = frozenset()
         self.judges = self.module.startswith("checks.") and any(map(_is_check, ast.walk(tree)))
+        self.judges |= bool(self.chosen) or self.module in BENEATH
         self.tree: ast.Module = ast.fix_missing_locations(self.visit(tree))
         assert not self.unseen, f"{module} makes a finding in a way that is unknown here"
 
@@ -318,6 +331,8 @@ class Instrument(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         if self.function is None:
+            if self.chosen and f"{self.module}.{node.name}" not in self.chosen:
+                return node
             self.names = {**self.constants, **_bindings(*ast.walk(node))}
             calls = [call for call in ast.walk(node) if _makes_finding(call)]
             self.ids = frozenset(i for call in calls for i in self._ids_of(call))
@@ -572,6 +587,7 @@ def instrument() -> tuple[dict[str, Instrument], list[Mutant]]:
         defines = any(isinstance(n, ast.FunctionDef) and n.name == "finding" for n in tree.body)
         name = found.name.removeprefix("hnswcheck.")
         judges = any(map(_makes_finding, ast.walk(tree))) or name.startswith("checks.")
+        judges |= any(beneath == name or beneath.startswith(f"{name}.") for beneath in BENEATH)
         if judges and not defines and name not in OTHER_LEVELS:
             modules[found.name] = Instrument(found.name, tree, mutants)
     return modules, mutants

@@ -25,7 +25,7 @@ import hnswcheck
 from hnswcheck import StoreChanged, StoreInUse
 from hnswcheck.changes.quarantine import carry_out, plan_quarantine
 from hnswcheck.cli import app as cli
-from hnswcheck.isolation import silent
+from hnswcheck.progress import silent
 
 #: One segment; 47 records would be searchable only after a repair.
 OLDER = "1.5.9-damaged-folder-older"

@@ -33,10 +33,10 @@ from hnswcheck.errors import ActionFailed, EngineMissing, UsageError, VectorsNot
 from hnswcheck.formats.hnswlib_file import read_header, split_index
 from hnswcheck.formats.id_map import decode_id_map
 from hnswcheck.formats.id_map_writer import write_dict, write_instance
+from hnswcheck.formats.segment_files import INDEX_FILES
 from hnswcheck.formats.strings import Strings
 from hnswcheck.repairing.build_index import build_segment
 from hnswcheck.repairing.index_settings import IndexSettings, estimate
-from hnswcheck.store.segment import INDEX_FILES
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -68,10 +68,11 @@ from stores import (
 
 import hnswcheck
 from hnswcheck.cli import app as cli
-from hnswcheck.isolation import exit_when_told, silent
+from hnswcheck.formats.segment_files import LEVEL0
+from hnswcheck.isolation import exit_when_told
+from hnswcheck.progress import silent
+from hnswcheck.repairing.choices import Choices
 from hnswcheck.repairing.repair import carry_out, plan_repair
-from hnswcheck.repairing.segment_plan import Choices
-from hnswcheck.store.segment import LEVEL0
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 

@@ -27,13 +27,14 @@ from oracle import _indexed
 from stores import NAMES, environment, expectation, rest, snapshot, unpack
 
 import hnswcheck
+from hnswcheck.formats.segment_files import HEADER, ID_MAP, LEVEL0
 from hnswcheck.report import Recoverable
 from hnswcheck.salvaging.counts import counted
-from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.sources import NOWHERE, salvage
-from hnswcheck.store.catalog import read_collections, read_schema
-from hnswcheck.store.collection_view import read_targets
-from hnswcheck.store.segment import HEADER, ID_MAP, LEVEL0
+from hnswcheck.store.catalog import read_collections
+from hnswcheck.store.collection_view import read_collection_views
+from hnswcheck.store.schema import read_schema
 from hnswcheck.store.view import open_store
 
 pytest.importorskip("chromadb", reason="the engine says what the vectors are")
@@ -165,7 +166,7 @@ def find(store: Path, name: str = "docs") -> Found:
     with open_store(store) as view:
         schema = read_schema(view.database)
         named = [c for c in read_collections(view.database, schema) if c.name == name]
-        (target,) = read_targets(view, named, schema, with_ids=True)
+        (target,) = read_collection_views(view, named, schema, with_ids=True)
         found = salvage(view.database, target)
         chosen = np.flatnonzero(found.sources != NOWHERE)
         ids = [id.decode() for id in found.records.ids]

@@ -16,11 +16,13 @@ import pytest
 from stores import rest, run, segment_folders, snapshot, unpack
 
 import hnswcheck
-from hnswcheck.engines import chroma
 from hnswcheck.engines.chroma import NotAsked, problem_in_chroma
-from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.arrays import Ints
+from hnswcheck.repairing.choices import ACCEPTABLE
 from hnswcheck.repairing.sample import Sample
-from hnswcheck.repairing.segment_plan import ACCEPTABLE, SegmentRepair
+from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.repairing.swap import expected_of
+from hnswcheck.store import releases
 from hnswcheck.store.database import DATABASE
 from hnswcheck.store.view import open_store
 
@@ -156,7 +158,7 @@ def said_of(store: Path, segment: SegmentRepair, chosen: Ints, change: int | Non
         vectors[change] = -vectors[change]
     sample = Sample()
     list(sample.watch(chosen, segment.embed, iter([vectors])))
-    return problem_in_chroma(store, segment, sample)
+    return problem_in_chroma(store, expected_of(segment, sample))
 
 
 def planned(store: Path) -> SegmentRepair:
@@ -236,11 +238,11 @@ def make_broken(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
 
 
 def make_old(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
-    monkeypatch.setitem(chroma.OLDEST_READERS, "1.5", (99, 0))
+    monkeypatch.setitem(releases.OLDEST_READERS, "1.5", (99, 0))
 
 
 def make_full(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
-    monkeypatch.setattr("hnswcheck.engines.chroma.free_bytes", lambda _: 1000)
+    monkeypatch.setattr("hnswcheck.repairing.verification.free_bytes", lambda _: 1000)
 
 
 @pytest.mark.parametrize(

@@ -7,24 +7,29 @@ from dataclasses import replace
 
 import numpy as np
 
+from hnswcheck.auditing.segment_report import status_of
 from hnswcheck.auditing.standard import standard
 from hnswcheck.checks.reachability import Graph, check_reach
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.checks.second_reader import NotAsked, check_engine, engine_is_there
-from hnswcheck.checks.vectors import Floats, VectorFaults, differs, faulty_places, rows_in_index
+from hnswcheck.checks.second_reader import check_engine
+from hnswcheck.checks.vectors import VectorFaults, differs, faulty_places
+from hnswcheck.engines.hnswlib import NotAsked, has_hnswlib
 from hnswcheck.errors import FormatError, StoreChanged
+from hnswcheck.formats.arrays import Floats
 from hnswcheck.formats.header import Header
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.labels import find_labels
 from hnswcheck.formats.level0 import Chunk, Elements, read_vectors
 from hnswcheck.formats.link_lists import LinkLists
+from hnswcheck.formats.segment_files import LEVEL0
 from hnswcheck.formats.strings import find
 from hnswcheck.formats.text import text
+from hnswcheck.replay.vectors import rows_in_index
 from hnswcheck.report import Finding, Level, SegmentReport, finding
-from hnswcheck.store.collection_view import Target
+from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.records import read_written_since
-from hnswcheck.store.segment import LEVEL0, Advance, SegmentFolder
+from hnswcheck.store.segment import Advance, SegmentFolder
 from hnswcheck.store.wal import is_complete, read_wal_vectors
 
 
@@ -37,11 +42,15 @@ def bytes_to_read(folder: SegmentFolder, level: Level) -> int:
             return folder.bytes_to_read
         case Level.DEEP:
             again = folder.held * folder.header.stride if folder.header else 0
-            return folder.bytes_to_read + again + (again if engine_is_there() else 0)
+            return folder.bytes_to_read + again + (again if has_hnswlib() else 0)
 
 
 def deep(
-    target: Target, folder: SegmentFolder, database: Database, sampler: Sampler, advance: Advance
+    target: CollectionView,
+    folder: SegmentFolder,
+    database: Database,
+    sampler: Sampler,
+    advance: Advance,
 ) -> SegmentReport:
     """Judge a segment by everything that is there.
 
@@ -59,11 +68,11 @@ def deep(
     except (FormatError, OSError) as error:
         raise StoreChanged(f"a file changed while it was read: {error}") from error
     found = (*report.findings, *findings)
-    return replace(report, findings=found, status=target.status(found, report.ledger))
+    return replace(report, findings=found, status=status_of(target, found, report.ledger))
 
 
 def _check(
-    target: Target,
+    target: CollectionView,
     folder: SegmentFolder,
     header: Header,
     database: Database,
@@ -120,7 +129,7 @@ def _names(faulty: list[int], elements: Elements, id_map: IdMap | None) -> Itera
             yield f"label {label}"
 
 
-def _rows_in_index(target: Target, database: Database) -> dict[bytes, int]:
+def _rows_in_index(target: CollectionView, database: Database) -> dict[bytes, int]:
     """For each id whose vector must be that of a row of the log, the row's seq_id."""
     rows, records = target.read_all_wal(), target.collection.metadata
     if not (target.start_known and rows and records):

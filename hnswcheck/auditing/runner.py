@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hnswcheck.auditing.deep import bytes_to_read, deep
 from hnswcheck.auditing.probe import probe
+from hnswcheck.auditing.request import Question
+from hnswcheck.auditing.segment_report import segment_report
 from hnswcheck.auditing.standard import SOUND, standard
 from hnswcheck.checks.catalogue import catalogue_faults
 from hnswcheck.checks.directory import check_folders, check_segment_path, check_segment_rows
@@ -22,16 +23,14 @@ from hnswcheck.errors import (
     SqliteDamaged,
     StoreChanged,
     StoreUnreadable,
-    UsageError,
 )
 from hnswcheck.findings import REGISTRY
 from hnswcheck.formats.text import path_text
-from hnswcheck.isolation import Progress, alone, silent
+from hnswcheck.progress import Progress, silent
 from hnswcheck.report import (
     ChromaInfo,
     Finding,
     Level,
-    Report,
     SegmentReport,
     StoreReport,
     Verdict,
@@ -42,109 +41,22 @@ from hnswcheck.store.catalog import (
     ELSEWHERE,
     PERSISTED_TYPE,
     Collection,
-    Schema,
     read_collections,
-    read_schema,
+    select_collections,
 )
-from hnswcheck.store.collection_view import Target, read_targets, segment_folder
-from hnswcheck.store.database import DATABASE
-from hnswcheck.store.segment import open_segment
+from hnswcheck.store.collection_view import CollectionView, read_collection_views
+from hnswcheck.store.files import FileState, list_directory
+from hnswcheck.store.schema import Schema, read_schema
+from hnswcheck.store.segment import open_segment, segment_folder
 from hnswcheck.store.system_tables import read_surroundings
-from hnswcheck.store.view import CopyOutdated, FileState, StoreView, list_directory, open_store
+from hnswcheck.store.view import CopyOutdated, StoreView, open_store
 
 #: How long a store that others write to is read again, with pauses that double.
 PATIENCE_SECONDS, PAUSE_SECONDS = 8.0, 0.05
+
 #: A segment written this recently may be in the middle of a flush: damage must still be there,
 #: with nothing written in between, after as long a wait.
 REST_SECONDS = 1.0
-
-
-def audit(
-    path: str | os.PathLike[str],
-    level: Level | str = Level.STANDARD,
-    collections: Iterable[str] | None = None,
-    *,
-    all_ids: bool = False,
-    progress: Progress = silent,
-) -> Report:
-    """Say of every collection in a persist directory whether vector index and records agree.
-
-    Reads only: nothing in the directory is written, created or touched.
-
-    Args:
-        path: the persist directory.
-        level: "probe" (counts; milliseconds), "standard" (every id, label and link) or "deep"
-            (vectors, reachability, sqlite's own checks, hnswlib as a second reader).
-        collections: names or ids of the collections to audit; None for all. A name audits every
-            collection of that name, in whichever tenant and database.
-        all_ids: findings name all ids, not the first 20.
-        progress: called as bytes are read.
-
-    Raises:
-        StoreNotFound, NotAChromaStore: there is no store at ``path``.
-        UsageError: an unknown level or collection.
-        SchemaUnknown, SqliteBusy, StoreChanged, StoreUnreadable, SqliteDamaged: nothing could be
-            read. Where at least sqlite's list of collections can be read, what fails is reported.
-
-    Example:
-        >>> import hnswcheck
-        >>> hnswcheck.audit("no-such-directory")
-        Traceback (most recent call last):
-        ...
-        hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
-    """
-    question = Question.of(path, level, collections, all_ids)
-    with naming(path):
-        return Report((alone(question.directory / DATABASE, examine, (question,), progress),))
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What an audit is asked.
-
-    Attributes:
-        salvages: it looks for the vectors of what is damaged, too.
-    """
-
-    directory: Path
-    level: Level = Level.STANDARD
-    collections: tuple[str, ...] | None = None
-    all_ids: bool = False
-    salvages: bool = True
-
-    @classmethod
-    def of(
-        cls,
-        path: str | os.PathLike[str],
-        level: Level | str,
-        collections: Iterable[str] | None,
-        all_ids: bool = False,
-    ) -> Question:
-        """The question in the words of a caller.
-
-        Raises:
-            UsageError: an unknown level, or no collection at all.
-        """
-        if collections is not None:
-            collections = (collections,) if isinstance(collections, str) else tuple(collections)
-            if not collections:
-                raise UsageError("an empty list of collections: nothing to audit")
-        try:
-            return cls(Path(path), Level(level), collections, all_ids)
-        except ValueError:
-            known = ", ".join(Level)
-            raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
-
-
-@contextmanager
-def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let errors about a store name it."""
-    try:
-        yield
-    except HnswcheckError as error:
-        if str(path) in str(error) or not error.finding:
-            raise
-        raise type(error)(f"{path}: {error}") from error
 
 
 def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) -> StoreReport:
@@ -212,7 +124,7 @@ class _Audit:
         with self.view.database.snapshot():
             schema = read_schema(self.view.database)
         collections = self._collections(schema)
-        selected = _select(collections, self.question.collections)
+        selected = select_collections(collections, self.question.collections)
         findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
         try:
@@ -290,7 +202,9 @@ class _Audit:
             if any(now.get(c.id) != c for c in collections):
                 return None
             meter = _Meter(self.progress, folders, self.level)
-            targets = read_targets(self.view, collections, schema, self.level is not Level.PROBE)
+            targets = read_collection_views(
+                self.view, collections, schema, self.level is not Level.PROBE
+            )
             reports = {t.collection.id: self._judge(t, meter) for t in targets}
             if not all(map(_may_be_trusted_at_once, reports.values())):
                 time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds(folders)))
@@ -314,8 +228,8 @@ class _Audit:
                     break
             time.sleep(pause)
             pause *= 2
-        (target,) = read_targets(self.view, [collection], schema, with_ids=False)
-        return target.report([finding("store-changed")])
+        (target,) = read_collection_views(self.view, [collection], schema, with_ids=False)
+        return segment_report(target, [finding("store-changed")])
 
     def _judge_alone(
         self, collection: Collection, schema: Schema, until: float
@@ -338,7 +252,9 @@ class _Audit:
             if not all(c.vector and c.metadata for c in now):
                 raise StoreChanged("the collection is being dropped")
             with_ids = self.level is not Level.PROBE
-            targets = [t.with_ids() for t in read_targets(self.view, now, schema, with_ids)]
+            targets = [
+                t.with_ids() for t in read_collection_views(self.view, now, schema, with_ids)
+            ]
             version = self.view.database.version()
         if not targets:
             return None
@@ -352,15 +268,15 @@ class _Audit:
                 raise StoreChanged("a flush may be under way")
         return report
 
-    def _judge(self, target: Target, meter: _Meter) -> SegmentReport:
+    def _judge(self, target: CollectionView, meter: _Meter) -> SegmentReport:
         vector = target.collection.vector
         assert vector is not None
         if vector.type != PERSISTED_TYPE:
             kind = "segment-not-persisted" if vector.type in ELSEWHERE else "segment-type-unknown"
-            return target.report([finding(kind, 1, (), PERSISTED_TYPE, vector.type)])
+            return segment_report(target, [finding(kind, 1, (), PERSISTED_TYPE, vector.type)])
         unsafe = list(check_segment_path(self.view.root, vector.id))
         if unsafe or target.folder is None:
-            return target.report(unsafe)
+            return segment_report(target, unsafe)
         meter.what = target.collection.name
         try:
             if target.unreadable is not None:
@@ -376,27 +292,16 @@ class _Audit:
                 return replace(report, recoverable=recoverable(self.view.database, target))
             return report
         except StoreUnreadable as error:
-            return target.report([finding(error.finding, 1, [path_text(str(error))])])
+            return segment_report(target, [finding(error.finding, 1, [path_text(str(error))])])
         except MemoryError as error:
             says = f"not enough memory: {error}"
-            return target.report([finding(StoreUnreadable.finding, 1, [says])])
+            return segment_report(target, [finding(StoreUnreadable.finding, 1, [says])])
 
 
 def _may_be_trusted_at_once(report: SegmentReport) -> bool:
     """Damage, and what looks like a cut flush, may be a flush that is just being written."""
     interrupted = any(f.id == "flush-interrupted" for f in report.findings)
     return report.status in ("empty", "consistent", "lagging") and not interrupted
-
-
-def _select(collections: Sequence[Collection], wanted: Sequence[str] | None) -> list[Collection]:
-    if wanted is None:
-        return list(collections)
-    known = {key for c in collections for key in (c.name, c.id)}
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        names = ", ".join(sorted({repr(c.name) for c in collections})[:20]) or "none"
-        raise UsageError(f"no collection {unknown[0]!r} in the store; there are: {names}")
-    return [c for c in collections if c.name in wanted or c.id in wanted]
 
 
 class _Meter:

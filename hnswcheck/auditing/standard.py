@@ -11,6 +11,13 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from hnswcheck.auditing.segment_report import (
+    check_dimension,
+    check_watermarks,
+    ledger_of,
+    segment_report,
+    status_of,
+)
 from hnswcheck.checks.elements import Placement, check_elements, place
 from hnswcheck.checks.files import check_files
 from hnswcheck.checks.graph import (
@@ -21,28 +28,21 @@ from hnswcheck.checks.graph import (
     check_links,
 )
 from hnswcheck.checks.id_map import check_id_map
-from hnswcheck.checks.ledger import (
-    Balance,
-    Marks,
-    Replay,
-    balance,
-    check_balance,
-    check_lag,
-    check_replay,
-    check_rows,
-    replay_index,
-    replay_records,
-)
+from hnswcheck.checks.ledger import check_balance, check_lag, check_replay, check_rows
 from hnswcheck.checks.sampling import SAMPLE, Sampler
 from hnswcheck.errors import StoreChanged
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.level0 import Chunk, Elements
 from hnswcheck.formats.link_lists import LinkLists
+from hnswcheck.formats.segment_files import ID_MAP, LINKS
 from hnswcheck.formats.strings import Strings, find
+from hnswcheck.replay.balance import Balance, balance
+from hnswcheck.replay.index import Marks, Replay, replay_index
+from hnswcheck.replay.records import replay_records
+from hnswcheck.replay.vectors import vectors_in
 from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
-from hnswcheck.salvaging.counts import vectors_in
-from hnswcheck.store.collection_view import Target
-from hnswcheck.store.segment import ID_MAP, LINKS, Advance, SegmentFolder
+from hnswcheck.store.collection_view import CollectionView
+from hnswcheck.store.segment import Advance, SegmentFolder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class Parts:
 
 
 def standard(
-    target: Target, folder: SegmentFolder, sampler: Sampler, advance: Advance
+    target: CollectionView, folder: SegmentFolder, sampler: Sampler, advance: Advance
 ) -> SegmentReport:
     """Judge a segment by everything but its vectors.
 
@@ -86,16 +86,16 @@ def standard(
         StoreChanged, StoreUnreadable: it could not be read.
     """
     if folder.irregular:
-        return target.report(list(check_files(folder, *target.shape)))
+        return segment_report(target, list(check_files(folder, *target.shape)))
     with _beside(folder, _records, target) as records_read:
         parts = read_parts(folder, sampler, advance)
     records = records_read()
     marks = _marks(parts, target.integers)
     replay = replay_index(target.wal, target.start, parts.id_map, marks, target.revives)
     result = _balance(records, parts, replay) if target.start_known else None
-    ledger = target.ledger(folder)
+    ledger = ledger_of(target, folder)
     findings = [
-        *target.check_dimension(folder),
+        *check_dimension(target, folder),
         *(
             _check_discarded(parts)
             if _discarded(target, parts, result)
@@ -105,7 +105,7 @@ def standard(
         *check_replay(replay, sampler),
         *(check_lag(target.wal, target.start) if target.start_known else ()),
         *check_rows(target.wal, target.collection.dimension, sampler),
-        *target.check_watermarks(),
+        *check_watermarks(target),
     ]
     id_map, elements = parts.id_map, parts.elements
     whole = elements if elements is not None and folder.level0_whole else None
@@ -120,11 +120,13 @@ def standard(
         missing=len(result.missing) if result else None,
         phantom=len(result.phantom) if result else None,
     )
-    sound = target.status(findings, ledger) in SOUND
-    return target.report(findings, ledger, _served(target, parts, records) if sound else None)
+    sound = status_of(target, findings, ledger) in SOUND
+    return segment_report(
+        target, findings, ledger, _served(target, parts, records) if sound else None
+    )
 
 
-def _records(target: Target) -> Strings:
+def _records(target: CollectionView) -> Strings:
     """The ids that sqlite has after replay."""
     records = replay_records(target.wal, target.metadata_start, target.record_ids())
     _ = records.sorted_hashes  # which takes a while, so not later
@@ -195,7 +197,7 @@ def _starts_over(id_map: IdMap | None, integers: bool) -> bool:
     return integers and id_map.problem is None and not len(id_map.id_to_label.ids)
 
 
-def _discarded(target: Target, parts: Parts, result: Balance | None) -> bool:
+def _discarded(target: CollectionView, parts: Parts, result: Balance | None) -> bool:
     """Whether Chroma throws the index files away unread, and loses nothing by it."""
     if not parts.folder.states or not _starts_over(parts.id_map, target.integers):
         return False
@@ -217,7 +219,7 @@ def _check_discarded(parts: Parts) -> Iterator[Finding]:
 
 
 def _check_kept(
-    target: Target, parts: Parts, replay: Replay, result: Balance | None, sampler: Sampler
+    target: CollectionView, parts: Parts, replay: Replay, result: Balance | None, sampler: Sampler
 ) -> Iterator[Finding]:
     """Findings about files that Chroma loads."""
     yield from check_files(parts.folder, *target.shape)
@@ -246,7 +248,9 @@ def _balance(records: Strings, parts: Parts, replay: Replay) -> Balance | None:
     return balance(records, replay, index_ids)
 
 
-def _check_absence(target: Target, parts: Parts, result: Balance | None) -> Iterator[Finding]:
+def _check_absence(
+    target: CollectionView, parts: Parts, result: Balance | None
+) -> Iterator[Finding]:
     """Folder or id map not there: damage only if something was flushed, or is missing."""
     folder = parts.folder
     if ID_MAP in folder.states:
@@ -259,7 +263,7 @@ def _check_absence(target: Target, parts: Parts, result: Balance | None) -> Iter
 
 
 def _check_contents(
-    target: Target, parts: Parts, replay: Replay, sampler: Sampler
+    target: CollectionView, parts: Parts, replay: Replay, sampler: Sampler
 ) -> Iterator[Finding]:
     folder, header = parts.folder, parts.folder.header
     if parts.id_map is not None:
@@ -278,7 +282,7 @@ def _check_contents(
     yield from check_entry_point(header, parts.links, parts.faults)
 
 
-def _served(target: Target, parts: Parts, records: Strings) -> Recoverable:
+def _served(target: CollectionView, parts: Parts, records: Strings) -> Recoverable:
     """Where Chroma takes the vectors of a sound collection from."""
     written = {row.id for row in target.wal}
     indexed = find(written, parts.id_map.id_to_label.ids) if parts.id_map else {}

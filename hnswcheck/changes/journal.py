@@ -32,8 +32,8 @@ from hnswcheck.changes.watermark import (
 from hnswcheck.durable import sync_directory, write_durably
 from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.formats.text import path_text
+from hnswcheck.store.files import list_directory, look_at
 from hnswcheck.store.names import DROPPED, JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
-from hnswcheck.store.view import list_directory, look_at
 
 SCHEMA_ID = "hnswcheck.journal/1"
 #: What a journal is called until it is complete.

@@ -14,10 +14,12 @@ from hnswcheck.changes.processes import users_of
 from hnswcheck.errors import SqliteBusy, StoreChanged, StoreInUse, StoreUnreadable
 from hnswcheck.isolation import sole_use
 from hnswcheck.store.database import DATABASE, NeedsCopy, translated
+from hnswcheck.store.files import States, list_directory, states_if_quiet
 from hnswcheck.store.names import UUID
-from hnswcheck.store.view import FileState, States, check_path, list_directory, settled_states
+from hnswcheck.store.view import check_path
 
 POLL_SECONDS = 0.2
+
 #: A reader that is about to finish is waited for.
 BUSY_SECONDS = 1.0
 
@@ -135,23 +137,6 @@ def take_in_wal(root: Path, states: States | None, wait: float) -> bool:
 def segment_folders(root: Path) -> list[Path]:
     """What is called like the folder of a segment."""
     return [root / state.name for state in list_directory(root) if UUID.fullmatch(state.name)]
-
-
-def states_if_quiet(root: Path, folders: Sequence[Path]) -> States | None:
-    """What chroma.sqlite3 and the files in ``folders`` are; None if others write to them.
-
-    Without journals: sqlite touches them when it takes a lock, and who writes one writes the
-    database, too. An empty -wal is what opening a database in WAL mode makes.
-    """
-    try:
-        states = settled_states(root, folders)
-    except StoreChanged:
-        return None
-    return tuple(state for state in states if state and not _is_passing(state))
-
-
-def _is_passing(state: FileState) -> bool:
-    return state.name.endswith("-journal") or (state.name.endswith("-wal") and not state.size)
 
 
 def _connection(database: Path) -> sqlite3.Connection:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hnswcheck.formats.text import text
-from hnswcheck.store.view import files_of_database
+from hnswcheck.store.files import files_of_database
 
 PROCESSES = Path("/proc")
 COMMAND_LENGTH = 120

@@ -12,32 +12,31 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hnswcheck.auditing.runner import Question, examine, naming
+from hnswcheck.auditing.request import Question
+from hnswcheck.auditing.runner import examine
 from hnswcheck.changes.journal import DRAFT, Step, is_unfinished, perform, recover
-from hnswcheck.changes.lock import (
-    hold,
-    hold_unchanged,
-    reading,
-    segment_folders,
-    states_if_quiet,
-    take_in_wal,
-)
+from hnswcheck.changes.lock import hold, hold_unchanged, reading, segment_folders, take_in_wal
 from hnswcheck.changes.processes import users_of
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, read_watermark
-from hnswcheck.checks.ledger import Balance, check_rows, replay_index, replay_records
+from hnswcheck.checks.ledger import check_rows
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.errors import StoreChanged, UsageError
+from hnswcheck.errors import StoreChanged, UsageError, naming
 from hnswcheck.formats.strings import find
-from hnswcheck.isolation import Progress, alone, silent
-from hnswcheck.replay.balance import balance_with
+from hnswcheck.isolation import alone
+from hnswcheck.progress import Progress, silent
+from hnswcheck.replay.balance import Balance, balance_with
+from hnswcheck.replay.index import replay_index
+from hnswcheck.replay.records import replay_records
 from hnswcheck.report import CollectionInfo, Level, Report, SegmentReport, Status
-from hnswcheck.store.catalog import read_collections, read_schema
-from hnswcheck.store.collection_view import BEFORE_ALL, Target, read_targets
+from hnswcheck.store.catalog import read_collections
+from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView, read_collection_views
 from hnswcheck.store.database import DATABASE
+from hnswcheck.store.files import States, list_directory, states_if_quiet
 from hnswcheck.store.manifest import file_prints
 from hnswcheck.store.names import REBUILT
-from hnswcheck.store.view import States, check_path, list_directory, open_store
+from hnswcheck.store.schema import read_schema
+from hnswcheck.store.view import check_path, open_store
 
 #: Damage that says nothing certain about any segment.
 OF_SQLITE = "sqlite-damaged"
@@ -259,11 +258,11 @@ def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Accoun
     with open_store(root) as view:
         schema = read_schema(view.database)
         collections = [c for c in read_collections(view.database, schema) if c.id in wanted]
-        targets = read_targets(view, collections, schema, with_ids=True)
+        targets = read_collection_views(view, collections, schema, with_ids=True)
         return {target.collection.id: _account(target) for target in targets}
 
 
-def _account(target: Target) -> _Account:
+def _account(target: CollectionView) -> _Account:
     rows = target.read_all_wal()
     if not target.records_known:
         return _Account(0, None)

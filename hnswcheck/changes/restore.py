@@ -7,32 +7,25 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hnswcheck.auditing.runner import naming
 from hnswcheck.changes.journal import Step, perform
-from hnswcheck.changes.lock import (
-    hold_unchanged,
-    segment_folders,
-    states_if_quiet,
-    take_in_wal,
-)
+from hnswcheck.changes.lock import hold_unchanged, segment_folders, take_in_wal
 from hnswcheck.changes.quarantine import settle
 from hnswcheck.changes.restore_cost import losses
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, read_watermark
-from hnswcheck.checks.ledger import Balance
-from hnswcheck.errors import RestoreRefused, StoreChanged, StoreUnreadable, UsageError
-from hnswcheck.isolation import Progress, alone, silent
-from hnswcheck.store.catalog import (
-    Collection,
-    read_collections,
-    read_schema,
-    watermark,
-)
-from hnswcheck.store.collection_view import read_targets
+from hnswcheck.errors import RestoreRefused, StoreChanged, StoreUnreadable, UsageError, naming
+from hnswcheck.isolation import alone
+from hnswcheck.progress import Progress, silent
+from hnswcheck.replay.balance import Balance
+from hnswcheck.store.catalog import Collection, read_collections
+from hnswcheck.store.collection_view import read_collection_views
 from hnswcheck.store.database import DATABASE, Database
+from hnswcheck.store.files import States, list_directory, look_at, states_if_quiet
 from hnswcheck.store.manifest import Manifest, file_prints, read_manifest
 from hnswcheck.store.names import MANIFEST, OURS
-from hnswcheck.store.view import States, find_database, list_directory, look_at, open_store
+from hnswcheck.store.schema import read_schema
+from hnswcheck.store.view import find_database, open_store
+from hnswcheck.store.watermarks import watermark
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +156,7 @@ def _plan(root: Path, name: str, progress: Progress = silent) -> _Plan:
     with open_store(root) as view:
         collection = _owner(root, view.database, manifest.segment)
         schema = read_schema(view.database)
-        (target,) = read_targets(view, [collection], schema, with_ids=True)
+        (target,) = read_collection_views(view, [collection], schema, with_ids=True)
         writes, deletes, present = losses(root, view.database, target.with_ids(), manifest)
     states = before if states_if_quiet(root, folders) == before else None
     return _Plan(manifest, writes, deletes, present, folders, states)

@@ -8,24 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from hnswcheck.checks.elements import place
-from hnswcheck.checks.ledger import Balance, replay_records
 from hnswcheck.checks.vectors import WAL_TOLERANCE
-from hnswcheck.formats.strings import Ints, Strings, find, positions
-from hnswcheck.replay.balance import balance_with
-from hnswcheck.salvaging.counts import vectors_in
+from hnswcheck.formats.arrays import Ints
+from hnswcheck.formats.strings import Strings, find, positions
+from hnswcheck.replay.balance import Balance, balance_with
+from hnswcheck.replay.records import replay_records
+from hnswcheck.replay.vectors import vectors_in
 from hnswcheck.salvaging.damaged_segment import Folder, open_remains
-from hnswcheck.store.catalog import watermark
-from hnswcheck.store.collection_view import Target, replay_start
+from hnswcheck.store.collection_view import CollectionView, replay_start
 from hnswcheck.store.database import Database
 from hnswcheck.store.manifest import Manifest, as_text
 from hnswcheck.store.records import read_written_since
 from hnswcheck.store.segment import peek_id_map
+from hnswcheck.store.watermarks import watermark
 
 CHUNK = 1 << 12
 
 
 def losses(
-    root: Path, database: Database, target: Target, manifest: Manifest
+    root: Path, database: Database, target: CollectionView, manifest: Manifest
 ) -> tuple[int, int, Balance | None]:
     """Writes and deletes since that would be lost; and account 1 as it is now, if it matters.
 
@@ -57,7 +58,9 @@ def losses(
     return lost, len(deletes), present
 
 
-def _unlike(ids: Sequence[bytes], present: Path, old: Path, target: Target) -> Iterator[bytes]:
+def _unlike(
+    ids: Sequence[bytes], present: Path, old: Path, target: CollectionView
+) -> Iterator[bytes]:
     """Those whose vector is not the same in both folders."""
     folders = _elements(present, ids, target), _elements(old, ids, target)
     if None in folders:
@@ -75,7 +78,9 @@ def _unlike(ids: Sequence[bytes], present: Path, old: Path, target: Target) -> I
             yield ids[begin + i]
 
 
-def _elements(path: Path, ids: Sequence[bytes], target: Target) -> tuple[Folder, Ints] | None:
+def _elements(
+    path: Path, ids: Sequence[bytes], target: CollectionView
+) -> tuple[Folder, Ints] | None:
     """A folder, and the element of each id in it, -1 for none."""
     if target.collection.dimension is None:
         return None

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from hnswcheck.changes.lock import Held
-from hnswcheck.checks.ledger import Balance
+from hnswcheck.replay.balance import Balance
 from hnswcheck.report import CollectionInfo
 from hnswcheck.store.manifest import FilePrint, Manifest, as_text, free_name
 from hnswcheck.store.names import MANIFEST

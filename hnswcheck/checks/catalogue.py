@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from hnswcheck.formats.text import text
-from hnswcheck.store.catalog import Schema
+from hnswcheck.store.schema import Schema
 from hnswcheck.store.system_tables import Surroundings
 
 NEEDED_TABLES = ("collection_metadata", "embedding_metadata", "segment_metadata")

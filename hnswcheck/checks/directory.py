@@ -10,8 +10,9 @@ from hnswcheck.checks.sampling import Sampler
 from hnswcheck.formats.text import path_text
 from hnswcheck.report import Finding, finding
 from hnswcheck.store.catalog import Collection
+from hnswcheck.store.files import FileState
 from hnswcheck.store.names import JOURNAL, QUARANTINED, UUID
-from hnswcheck.store.view import FileState, list_directory, look_at
+from hnswcheck.store.segment import why_unsafe
 
 
 def check_folders(
@@ -45,19 +46,5 @@ def check_segment_rows(collections: AnyOf[Collection], sampler: Sampler) -> Iter
 
 def check_segment_path(root: Path, segment: str) -> Iterator[Finding]:
     """A segment's folder must be a plain folder in the persist directory."""
-    if not UUID.fullmatch(segment):
-        yield finding("segment-path-unsafe", 1, [segment], "a uuid", segment)
-        return
-    state = look_at(root / segment)
-    if state is not None and not state.is_directory:
-        found = "a symlink" if state.is_symlink else "not a folder"
-        yield finding("segment-path-unsafe", 1, [segment], "a folder", found)
-
-
-def quarantined_folders(root: Path) -> dict[str, list[Path]]:
-    """By segment, the folders in a persist directory that were once its, newest name first."""
-    found: dict[str, list[Path]] = {}
-    for state in reversed(list_directory(root)):
-        if state.is_directory and (name := QUARANTINED.match(state.name)):
-            found.setdefault(name.group(1), []).append(root / state.name)
-    return found
+    if problem := why_unsafe(root, segment):
+        yield finding("segment-path-unsafe", 1, [segment], *problem)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.checks.ledger import Replay
 from hnswcheck.checks.sampling import Sampler
+from hnswcheck.formats.arrays import Flags, Ints, Labels
 from hnswcheck.formats.id_map import IdMap
-from hnswcheck.formats.labels import Labels, find_labels, repeated_labels
+from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.level0 import Elements
-from hnswcheck.formats.strings import Flags, Ints
+from hnswcheck.replay.index import Replay
 from hnswcheck.report import Finding, finding
 
 

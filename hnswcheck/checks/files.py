@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hnswcheck.formats.header import LAYOUT, Header
+from hnswcheck.formats.segment_files import HEADER, INDEX_FILES, LENGTH, LEVEL0, NORM_BYTES
 from hnswcheck.report import Finding, finding
-from hnswcheck.store.segment import HEADER, INDEX_FILES, LENGTH, LEVEL0, NORM_BYTES, SegmentFolder
+from hnswcheck.store.segment import SegmentFolder
 
 #: Chroma 1.x makes room for so many elements when it loads an index, or for its capacity if the
 #: index has more.

@@ -6,16 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hnswcheck.checks.sampling import Sampler
+from hnswcheck.formats.arrays import Flags, Ints, Words
 from hnswcheck.formats.header import NO_ENTRY_POINT, Header
 from hnswcheck.formats.level0 import Chunk
 from hnswcheck.formats.link_lists import LinkLists
-from hnswcheck.formats.strings import Flags, Ints
 from hnswcheck.report import Finding, finding
 
-Words = NDArray[np.uint32]
 _LAST = np.uint32(0xFFFFFFFF)
 
 

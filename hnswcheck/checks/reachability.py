@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.header import Header
 from hnswcheck.formats.level0 import Chunk
 from hnswcheck.formats.link_lists import LinkLists
-from hnswcheck.formats.strings import Flags, Ints
 from hnswcheck.report import Finding, finding
 
 #: Elements whose links are followed at a time: bounds the copies.

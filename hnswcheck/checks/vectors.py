@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hnswcheck.formats.arrays import Flags, Floats
 from hnswcheck.formats.level0 import TOMBSTONE, Chunk
-from hnswcheck.formats.strings import Flags
-from hnswcheck.store.wal import WalRow
-
-Floats = NDArray[np.float32]
 
 #: Chroma normalises in float32, one component after the other.
 NORM_TOLERANCE = 1e-3
+
 #: The same for a vector that was normalised, stored, and multiplied by its norm again.
 WAL_TOLERANCE = 1e-4
+
 #: Chroma's norm is the root of a float32 sum of squares, which is exact between these lengths.
 LEAST_NORM, MOST_NORM = 1.1e-19, 1.84e19
 
@@ -59,60 +57,6 @@ class VectorFaults:
         if faulty.any():
             found = (np.flatnonzero(faulty) + first).tolist()
             self.elements.setdefault(kind, []).extend(found)
-
-
-def rows_in_index(
-    rows: Sequence[WalRow],
-    start: int,
-    complete: bool,
-    written: Mapping[bytes, int],
-    *,
-    ignores: bool,
-) -> dict[bytes, int]:
-    """For each id whose vector must be that of a row, the row's seq_id.
-
-    Ids that rows past ``start`` touch are left out: an interrupted flush may have them already.
-
-    Args:
-        rows: all that the log has of the collection, in order.
-        complete: the log was never purged, so an id that it has not seen was not there.
-        written: the last operation on records; an add that is the last made its record, as Chroma
-            ignores an add of an id that is there.
-        ignores: the index does so, too, as in 1.x; that of 0.4 loses what a batch deletes and adds
-            again, and then takes the next add.
-    """
-    expected: dict[bytes, int] = {}
-    exists: dict[bytes, bool | None] = {}
-    for row in rows:
-        if row.seq_id > start:
-            expected.pop(row.id, None)
-            continue
-        if row.obscure:
-            exists[row.id] = None
-            expected.pop(row.id, None)
-            continue
-        made = row.operation == "add" and written.get(row.id) == row.seq_id
-        there = exists.get(row.id, False if complete or made else None)
-        match row.operation:
-            case "delete":
-                exists[row.id] = False
-                expected.pop(row.id, None)
-            case "add" if there is not True:
-                exists[row.id] = True
-                expected.pop(row.id, None)  # it may have been there, and then nothing happened
-                if there is False:
-                    expected[row.id] = row.seq_id
-            case "add" if not ignores:
-                expected.pop(row.id, None)
-            case "upsert":
-                exists[row.id] = True
-                if row.vector_bytes is not None:
-                    expected[row.id] = row.seq_id
-            case "update" if there is not False and row.vector_bytes is not None:
-                expected[row.id] = row.seq_id
-            case _:
-                pass
-    return expected
 
 
 def differs(stored: Floats, norm: float | None, logged: Floats) -> bool:

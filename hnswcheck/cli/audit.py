@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hnswcheck.auditing.runner import audit as run_audit
+from hnswcheck.auditing.api import audit as run_audit
 from hnswcheck.auditing.runner import failed
 from hnswcheck.cli.change import AcceptLoss, Wait, Yes, run_quarantine
 from hnswcheck.cli.demo import unpacked_demo

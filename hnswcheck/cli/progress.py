@@ -17,8 +17,8 @@ from rich.progress import (
 )
 
 from hnswcheck.cli.render_report import visible
-from hnswcheck.isolation import Progress as Listener
-from hnswcheck.isolation import silent
+from hnswcheck.progress import Progress as Listener
+from hnswcheck.progress import silent
 
 #: Nothing is shown for what takes less.
 DELAY_SECONDS = 1.0

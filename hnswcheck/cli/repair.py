@@ -21,8 +21,8 @@ from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, emit, is_terminal, show
 from hnswcheck.errors import RepairRefused, UsageError
 from hnswcheck.repairing import repair as repairing
+from hnswcheck.repairing.choices import ACCEPTABLE, Choices
 from hnswcheck.repairing.embedder import BATCH, OWN, Embedding, in_short
-from hnswcheck.repairing.segment_plan import ACCEPTABLE, Choices
 from hnswcheck.repairing.verification import Verify
 from hnswcheck.salvaging import export as exporting
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing.spawn import get_executable
 from pathlib import Path
@@ -22,29 +23,46 @@ from typing import Any
 
 import numpy as np
 
-from hnswcheck.changes.lock import states_if_quiet
-from hnswcheck.checks.vectors import Floats
 from hnswcheck.engines.chroma_answers import complaints
-from hnswcheck.errors import EngineMissing, RepairRefused, StoreChanged, StoreUnreadable
-from hnswcheck.repairing.index_settings import estimate
-from hnswcheck.repairing.sample import Sample
-from hnswcheck.repairing.segment_plan import SegmentRepair
-from hnswcheck.store.scratch import scratch_directory
-from hnswcheck.store.settings import DEFAULT_M
-from hnswcheck.store.view import copied_database, files_of_database, free_bytes, look_at
+from hnswcheck.errors import EngineMissing, StoreChanged, StoreUnreadable
+from hnswcheck.formats.arrays import Floats, Ints
+from hnswcheck.formats.strings import Strings
+from hnswcheck.report import CollectionInfo
+from hnswcheck.store.files import states_if_quiet
+from hnswcheck.store.releases import OLDEST_READERS
+from hnswcheck.store.view import copied_database
 
-SCRIPT = Path(__file__).with_name("in_chroma.py")
+SCRIPT = Path(__file__).with_name("chroma_child.py")
+
 #: What opening, reading and writing may take. Slow disks and busy machines are no fault of the
 #: index; an engine that hangs is killed at last.
 IMPORT_SECONDS, FIXED_SECONDS, BYTES_PER_SECOND = 120.0, 60.0, 1_000_000
-#: What Chroma may add to the copy by migrations and its own writes.
-SLACK_BYTES = 64 << 20
-#: The first release known to read what a line of releases wrote.
-OLDEST_READERS = {"0.4": (0, 4, 24), "0.6": (0, 5, 23), "1.0": (1, 0), "1.5": (1, 5)}
+
 #: Errors that tell of the machine, not of the index.
 NO_ROOM = ("disk is full", "No space left", "MemoryError", "emory allocation")
+
 #: Settings of Chroma could lead it elsewhere than to the copy.
 LEADING = ("CHROMA_", "IS_PERSISTENT", "PERSIST_DIRECTORY", "MIGRATIONS", "ALLOW_RESET")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What Chroma should find in a collection.
+
+    Attributes:
+        segment: the id of its vector segment.
+        ids: of all its records.
+        sample: int64 (k,): some of the records that have a vector, by their place in ``ids``.
+        vectors: float32 (k, dimension), theirs.
+        indexed: how many records have a vector.
+    """
+
+    collection: CollectionInfo
+    segment: str
+    ids: Strings
+    sample: Ints
+    vectors: Floats
+    indexed: int
 
 
 class NotAsked(Exception):
@@ -81,49 +99,16 @@ def find_chroma(line: str) -> str:
     return version
 
 
-def check_room(root: Path, segments: Sequence[SegmentRepair]) -> None:
-    """Whether scratch space has room for a copy of each collection, one after the other.
-
-    Raises:
-        RepairRefused: it has not.
-        StoreUnreadable: there is no place for scratch files.
-    """
-    states = map(look_at, files_of_database(root))
-    database = sum(state.size for state in states if state)
-    index = max((_index_bytes(segment) for segment in segments), default=0)
-    with scratch_directory(root) as scratch:
-        free, place = free_bytes(scratch), scratch.parent
-        same = scratch.stat().st_dev == root.stat().st_dev
-    needed = database + index + SLACK_BYTES
-    if needed + (index if same else 0) > free:
-        text = f"a copy for Chroma needs {needed:,} bytes in {place}, and {free:,} are free"
-        raise RepairRefused(text)
-
-
-def _index_bytes(segment: SegmentRepair) -> int:
-    """The most that its new index and the building of it may take on disk."""
-    found, dimension = segment.salvage, segment.collection.dimension
-    if found is None or dimension is None:
-        return 0
-    m = found.folders[0].header.m if found.folders else DEFAULT_M
-    ids = int(found.records.ids.lengths.sum())
-    return estimate(len(found.grades), dimension, m, ids)[1]
-
-
-def problem_in_chroma(root: Path, segment: SegmentRepair, sample: Sample) -> str:
+def problem_in_chroma(root: Path, expected: Expected) -> str:
     """What Chroma does wrong with a collection; empty if nothing.
 
     The caller sees to it that nothing else in this process has the store open.
-
-    Args:
-        sample: of the vectors that the index must hold.
 
     Raises:
         NotAsked: there is no room for a copy, or no Python could be started.
         StoreChanged: somebody wrote to the store meanwhile.
     """
-    assert segment.salvage is not None
-    folder = root / segment.segment
+    folder = root / expected.segment
     try:
         before = states_if_quiet(root, (folder,))
         with copied_database(root) as database:
@@ -132,16 +117,14 @@ def problem_in_chroma(root: Path, segment: SegmentRepair, sample: Sample) -> str
                 shutil.copytree(folder, copy / folder.name, symlinks=True)
             if before is None or states_if_quiet(root, (folder,)) != before:
                 raise StoreChanged(f"{root}: it was written while it was copied for Chroma")
-            return _examined(copy, segment, sample)
+            return _examined(copy, expected)
     except (StoreUnreadable, OSError) as error:
         raise NotAsked(f"no copy for Chroma: {error}") from error
 
 
-def _examined(copy: Path, segment: SegmentRepair, sample: Sample) -> str:
-    assert segment.salvage is not None
-    records, c = segment.salvage.records.ids, segment.collection
-    ids = [records[i].decode() for i in sample.records.tolist()]
-    vectors = sample.vectors
+def _examined(copy: Path, expected: Expected) -> str:
+    records, c, vectors = expected.ids, expected.collection, expected.vectors
+    ids = [records[i].decode() for i in expected.sample.tolist()]
     new = vectors[0] if len(vectors) else np.ones(c.dimension or 1, np.float32)
     sizes = [path.stat().st_size for path in copy.rglob("*")]
     answers = copy / "answers"
@@ -153,7 +136,7 @@ def _examined(copy: Path, segment: SegmentRepair, sample: Sample) -> str:
         "ids": ids,
         "vectors": [_packed(vector) for vector in vectors],
         "new": _packed(new),
-        "indexed": sample.indexed,
+        "indexed": expected.indexed,
         "answers": str(answers),
         "file_bytes": 2 * max(sizes) + (1 << 30),
     }

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hnswcheck.checks.vectors import Floats
-from hnswcheck.formats.strings import Flags, Strings, positions
+from hnswcheck.formats.arrays import Flags, Floats
+from hnswcheck.formats.strings import Strings, positions
 
 #: What a vector that was normalised, stored, and multiplied by its norm again may differ by.
 ROUNDING = 1e-5

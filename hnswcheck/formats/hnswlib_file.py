@@ -20,7 +20,7 @@ from hnswcheck.errors import FormatError
 from hnswcheck.formats.header import LAYOUT, PERSISTENCE_VERSION, Header, pack_header, parse_header
 from hnswcheck.formats.level0 import CHUNK_BYTES, TOMBSTONE, read_elements
 from hnswcheck.formats.link_lists import read_link_lists
-from hnswcheck.store.segment import HEADER, LENGTH, LEVEL0, LINKS, NORM_BYTES
+from hnswcheck.formats.segment_files import HEADER, LENGTH, LEVEL0, LINKS, NORM_BYTES
 
 #: Bytes of header.bin that hnswlib's own format lacks: the persistence version.
 VERSION_BYTES = 4

@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 
+from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.pickle_tokens import (
     BUILD,
     EMPTY_DICT,
@@ -36,7 +37,7 @@ from hnswcheck.formats.pickle_tokens import (
     Tokens,
     tokenise,
 )
-from hnswcheck.formats.strings import Flags, Ints, Strings
+from hnswcheck.formats.strings import Strings
 from hnswcheck.formats.text import text
 
 Shape = Literal["dict", "instance"]

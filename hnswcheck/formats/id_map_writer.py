@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
+from hnswcheck.formats.arrays import Ints, Labels
 from hnswcheck.formats.id_map import PERSISTENT_DATA
-from hnswcheck.formats.labels import Labels
 from hnswcheck.formats.pickle_tokens import (
     BINGET,
     BININT,
@@ -34,7 +34,7 @@ from hnswcheck.formats.pickle_tokens import (
     STACK_GLOBAL,
     STOP,
 )
-from hnswcheck.formats.strings import Ints, Strings
+from hnswcheck.formats.strings import Strings
 
 RUST_PROTOCOL, PYTHON_PROTOCOL = 3, 5
 #: Pairs in one SETITEMS; what has a whole number of full batches gets an empty one at the end.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hnswcheck.formats.strings import Ints
-
-Labels = NDArray[np.uint64]
+from hnswcheck.formats.arrays import Ints, Labels
 
 #: Labels are handed out one by one, so a table by label is hardly longer than the column; where
 #: damage made it longer than this times the column, sorting takes over.
 SPARSE = 4
+
 SPARSE_FIXED = 1 << 16
 
 

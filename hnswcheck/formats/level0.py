@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hnswcheck.errors import FormatError
+from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.header import Header
-from hnswcheck.formats.strings import Ints
 
 TOMBSTONE = 0x01
 #: Bytes read at a time. Large enough that calls do not show, small enough to stay in the cache.

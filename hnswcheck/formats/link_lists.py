@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hnswcheck.formats.arrays import Ints, Words
 from hnswcheck.formats.header import HIGHEST_LEVEL, Header
 
 #: The loader takes only these bits of the word as the degree (``getListCount``).
 DEGREE_BITS = np.uint32(0xFFFF)
+
 #: Bytes read before the records have shown how long they are: a fixed part and one per element.
 #: With M = 16, one element in 16 has lists above level 0, which makes 8.5 bytes per element.
 FIRST_READ, USUAL_BYTES = 1 << 16, 12
-
-Words = NDArray[np.uint32]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

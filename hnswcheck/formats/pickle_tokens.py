@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hnswcheck.formats.strings import Flags, Ints, windows
-
-Bytes = NDArray[np.uint8]
+from hnswcheck.formats.arrays import Bytes, Flags, Ints
+from hnswcheck.formats.strings import windows
 
 MARK, STOP, NONE = ord("("), ord("."), ord("N")
+
 BININT1, BININT2, BININT, LONG1 = ord("K"), ord("M"), ord("J"), 0x8A
+
 BINUNICODE, SHORT_BINUNICODE = ord("X"), 0x8C
+
 EMPTY_DICT, SETITEM, SETITEMS = ord("}"), ord("s"), ord("u")
+
 BINGET, LONG_BINGET, MEMOIZE = ord("h"), ord("j"), 0x94
+
 PROTO, FRAME = 0x80, 0x95
+
 EMPTY_TUPLE, NEWOBJ, STACK_GLOBAL, BUILD = ord(")"), 0x81, 0x93, ord("b")
 
 #: Bytes of each opcode with its argument; strings and LONG1 add what their length says.
@@ -32,20 +36,30 @@ OPCODE_BYTES = {
     SHORT_BINUNICODE: 2, EMPTY_DICT: 1, SETITEM: 1, SETITEMS: 1, BINGET: 2, LONG_BINGET: 5,
     MEMOIZE: 1, PROTO: 2, FRAME: 9, EMPTY_TUPLE: 1, NEWOBJ: 1, STACK_GLOBAL: 1, BUILD: 1,
 }  # fmt: skip
+
 #: Bytes of the length that follows the opcode, and the longest argument it may announce.
 LENGTH_BYTES = {BINUNICODE: 4, SHORT_BINUNICODE: 1, LONG1: 1}
+
 LONGEST_INT = 8
+
 #: Tokens in a row that are worth an array of their own.
 SHORTEST_RUN = 32
+
 #: Opcodes without an argument that follow each other at most; Chroma writes up to six.
 MOST_BARE = 16
 
 _INT_BYTES = np.zeros(256, np.int64)
+
 _INT_BYTES[[BININT1, BININT2, BININT]] = 2, 3, 5
+
 _IS_STRING, _IS_INT = np.zeros((2, 256), bool)
+
 _IS_STRING[[BINUNICODE, SHORT_BINUNICODE]] = True
+
 _IS_INT[[BININT1, BININT2, BININT, LONG1]] = True
+
 _CHUNK = 1 << 20
+
 _BLOCK = 1 << 13
 
 

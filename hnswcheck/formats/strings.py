@@ -14,19 +14,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
-Flags = NDArray[np.bool_]
+from hnswcheck.formats.arrays import Bytes, Flags, Hashes, Ints
 
 #: Bytes gathered at a time: bounds the copies that grouping by length makes.
 GATHER_BYTES = 1 << 18
+
 #: Strings longer than this are digested one by one; there can only be few of them.
 LONG_STRING = 512
+
 _SECRET = secrets.token_bytes(64)
+
 _KEYS = [[np.uint64(secrets.randbits(64) | 1) for _ in "12"] for _ in range(LONG_STRING // 8)]
+
 _SHIFT = np.uint64(32)
 
 

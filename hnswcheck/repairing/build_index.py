@@ -16,19 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hnswcheck.durable import new_file, sync_directory
-from hnswcheck.errors import (
-    ActionFailed,
-    EngineMissing,
-    FormatError,
-    UsageError,
-    VectorsNotFinite,
-)
+from hnswcheck.errors import ActionFailed, EngineMissing, FormatError, UsageError, VectorsNotFinite
+from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.formats.hnswlib_file import check_links, read_header, split_index
 from hnswcheck.formats.id_map_writer import write_dict, write_instance
-from hnswcheck.formats.strings import Ints, Strings
+from hnswcheck.formats.segment_files import ID_MAP, INDEX_FILES, LINKS
+from hnswcheck.formats.strings import Strings
 from hnswcheck.formats.text import path_text
 from hnswcheck.repairing.index_settings import (
     BLOCK_BYTES,
@@ -36,15 +31,14 @@ from hnswcheck.repairing.index_settings import (
     LARGEST_COUNT,
     SPACES,
     IndexSettings,
-    Line,
 )
-from hnswcheck.store.segment import ID_MAP, INDEX_FILES, LINKS
+from hnswcheck.store.releases import Line
 
-Floats = NDArray[np.float32]
 Advance = Callable[[int], None]
 
 #: Rows normalised at a time, in float64.
 NORMALISED_ROWS = 1024
+
 #: ``normalize_vector`` in chroma-core/hnswlib divides by the norm plus this.
 ADDED_TO_NORM = 1e-30
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hnswcheck.durable import new_file, sync_directory
+from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.id_map_writer import write_dict, write_instance
 from hnswcheck.formats.level0 import TOMBSTONE, element_dtype
-from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.segment_files import ID_MAP, INDEX_FILES, LEVEL0, LINKS
 from hnswcheck.repairing.build_index import new_folder, refusals
 from hnswcheck.repairing.patch import Mend
 from hnswcheck.store.records import Records
-from hnswcheck.store.segment import ID_MAP, INDEX_FILES, LEVEL0, LINKS, open_segment
+from hnswcheck.store.segment import open_segment
 
 CHUNK = 1 << 20
 

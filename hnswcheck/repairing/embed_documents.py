@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from hnswcheck.changes.lock import reading
-from hnswcheck.checks.vectors import Floats
 from hnswcheck.errors import RepairRefused, StoreChanged
-from hnswcheck.formats.strings import Ints
-from hnswcheck.isolation import Progress
+from hnswcheck.formats.arrays import Floats, Ints
+from hnswcheck.progress import Progress
 from hnswcheck.repairing.embedder import Embed, Embedder, Embedding, in_short
 from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.repairing.vector_cache import KeptVectors, Origin, kept_vectors
-from hnswcheck.store.catalog import read_collections, read_schema
+from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.database import Database
-from hnswcheck.store.records import PAGE_DOCUMENTS, read_documents
+from hnswcheck.store.documents import PAGE_DOCUMENTS, read_documents
+from hnswcheck.store.schema import read_schema
 from hnswcheck.store.view import open_store
 
 #: Documents of an earlier run that are embedded once more, to see whether the function is the same.

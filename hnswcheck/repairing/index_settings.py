@@ -10,57 +10,28 @@ from dataclasses import dataclass
 
 from hnswcheck.errors import UsageError
 from hnswcheck.formats.header import LARGEST_ELEMENT, LAYOUT
-from hnswcheck.formats.id_map import Shape
-from hnswcheck.store.segment import NORM_BYTES
+from hnswcheck.formats.segment_files import NORM_BYTES
+from hnswcheck.store.releases import LINES, Line
 
 #: hnswlib's space for each of Chroma's. Under cosine, too, it is given what it shall store:
 #: vectors that are normalised already, so that their norms are known.
 SPACES = {"l2": "l2", "ip": "ip", "cosine": "ip"}
+
 #: Labels fit into an i32 of the id map; M into the degree of 16 bits at twice its size.
 LARGEST_COUNT, LARGEST_M = (1 << 31) - 1, 10_000
 
 #: Vectors handed to hnswlib at a time: enough that its threads seldom wait for the last of them.
 BLOCK_BYTES, BLOCK_ROWS = 8 << 20, 16_384
+
 #: What hnswlib keeps per element besides its file: a lock of 40 bytes, the level, a pointer to the
 #: links, a node and a bucket of the table of labels.
 FIXED_MEMORY, MEMORY_PER_ELEMENT = 32 << 20, 40 + 4 + 8 + 48
+
 #: What an allocation of links takes besides them.
 MEMORY_PER_LINKS = 16
+
 #: What the maps have per id besides the ids themselves, which come at most twice.
 USUAL_ID_BYTES, ID_MAP_BYTES = 36, 40
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What a line of Chroma's releases does in its own way.
-
-    Attributes:
-        shape: of the id map.
-        capacity: elements that a new index has room for.
-        seed: of the levels.
-        keeps_watermark: the id map has it.
-    """
-
-    shape: Shape
-    capacity: int
-    seed: int
-    keeps_watermark: bool = False
-
-    def capacity_for(self, count: int, resize_factor: float) -> int:
-        """Elements that an index of ``count`` has room for."""
-        if self.shape == "instance":
-            grown = max(count, int(count * resize_factor))
-            return self.capacity if count <= self.capacity else grown
-        return self.capacity if count < self.capacity else 1 << (count - 1).bit_length()
-
-
-LINES = {
-    "0.4": Line("instance", 1000, 100, keeps_watermark=True),  # to 0.5.5
-    "0.5": Line("instance", 1000, 100),  # since 0.5.6
-    "0.6": Line("instance", 1000, 100),
-    "1.0": Line("dict", 10_000, 0),
-    "1.5": Line("dict", 100, 0),  # since 1.1
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

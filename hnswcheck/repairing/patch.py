@@ -9,26 +9,29 @@ What Chroma makes of it when it replays the log must be what was found to be eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.ledger import balance, check_watermark, replay_index
+from hnswcheck.checks.ledger import check_watermark
 from hnswcheck.checks.vectors import differs
+from hnswcheck.formats.arrays import Ints, Labels
 from hnswcheck.formats.id_map import IdMap, Pairs, Shape
-from hnswcheck.formats.labels import Labels
 from hnswcheck.formats.level0 import Elements
-from hnswcheck.formats.strings import Ints, find, positions
+from hnswcheck.formats.segment_files import LINKS
+from hnswcheck.formats.strings import find, positions
 from hnswcheck.repairing.index_settings import LARGEST_COUNT
-from hnswcheck.salvaging.grading import FolderProof
+from hnswcheck.replay.balance import balance
+from hnswcheck.replay.index import replay_index
+from hnswcheck.replay.vectors import written_vectors
+from hnswcheck.salvaging.folder_assignment import FolderProof
 from hnswcheck.salvaging.sources import FIRST_FOLDER, LOG, Salvage
-from hnswcheck.store.collection_view import Target
+from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.records import Records
-from hnswcheck.store.segment import LINKS, SegmentFolder, open_segment
-from hnswcheck.store.wal import WalRow
+from hnswcheck.store.segment import SegmentFolder, open_segment
 
 #: Errors of a segment's own folder that go with a new id map, a new watermark, or shorter links.
 CURABLE = {
@@ -46,6 +49,7 @@ CURABLE = {
     "watermark-encoding",
     "watermark-impossible",
 }
+
 #: A warning that is worth a change.
 TOO_LONG = "file-oversized"
 
@@ -100,7 +104,7 @@ class Mend:
 
 
 def choose_mend(
-    target: Target, errors: frozenset[str], found: Salvage, database: Database
+    target: CollectionView, errors: frozenset[str], found: Salvage, database: Database
 ) -> Mend | None:
     """A change smaller than a new index, by which every record gets its best vector, if there is.
 
@@ -130,14 +134,14 @@ def choose_mend(
     return None
 
 
-def last_operation(target: Target) -> int:
+def last_operation(target: CollectionView) -> int:
     """The last operation on the collection that sqlite has or will have."""
     rows = target.read_all_wal()
     return max(rows[-1].seq_id if rows else 0, min(target.metadata_start, target.highest))
 
 
 def _mend(
-    target: Target,
+    target: CollectionView,
     segment: SegmentFolder,
     found: Salvage,
     proof: FolderProof,
@@ -175,7 +179,7 @@ def _mend(
     return Mend(segment.path, adopted, None if right else start, relabelling, size)
 
 
-def _start(target: Target, proof: FolderProof) -> int:
+def _start(target: CollectionView, proof: FolderProof) -> int:
     """The moment of the folder, or one before all that the log has."""
     if proof.moment is not None and 0 <= proof.moment <= target.highest:
         return proof.moment
@@ -226,7 +230,7 @@ def _renewed(new: Relabelling, records: Records, integers: bool) -> IdMap:
 
 
 def _is_enough(
-    target: Target,
+    target: CollectionView,
     found: Salvage,
     number: int,
     start: int,
@@ -247,7 +251,7 @@ def _is_enough(
     if after.missing or after.phantom or any(row.fault for row in pending):
         return False
     touched = {row.id for row in pending}
-    written = _written(pending, set(find(touched, ids)))
+    written = written_vectors(pending, set(find(touched, ids)))
     due = np.where((found.sources == LOG) & (found.at > start), found.at, 0)
     made = np.zeros(len(due), np.int64)
     for id, i in find(touched, found.records.ids).items():
@@ -264,29 +268,6 @@ def _is_enough(
     logged = np.concatenate(list(found.read(kept, database, dimension)))
     stored = folder.vectors(element[kept])
     return not any(differs(a, norm, b) for a, b in zip(stored, logged, strict=True))
-
-
-def _written(pending: Sequence[WalRow], present: set[bytes]) -> dict[bytes, int]:
-    """The row that the vector of each id is from, once they are replayed; 0 for an element.
-
-    Args:
-        present: ids of these rows that the index has before.
-    """
-    written: dict[bytes, int] = {}
-    for row in pending:
-        has_vector = row.vector_bytes is not None
-        match row.operation:
-            case "delete":
-                present.discard(row.id)
-                written.pop(row.id, None)
-            case "add" | "upsert" if row.id not in present:
-                present.add(row.id)
-                written[row.id] = row.seq_id
-            case "update" | "upsert" if row.id in present and has_vector:
-                written[row.id] = row.seq_id
-            case _:
-                pass
-    return written
 
 
 def _links_size(segment: SegmentFolder) -> int | None:

@@ -7,26 +7,27 @@ from dataclasses import replace
 import numpy as np
 
 from hnswcheck.errors import RepairRefused
-from hnswcheck.formats.strings import Ints
-from hnswcheck.repairing.index_settings import LINES
+from hnswcheck.formats.arrays import Ints
+from hnswcheck.formats.segment_files import LINKS
+from hnswcheck.repairing.choices import Choices
 from hnswcheck.repairing.patch import TOO_LONG, choose_mend
-from hnswcheck.repairing.segment_plan import Choices, SegmentRepair
+from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.replay.balance import balance_with
 from hnswcheck.report import SegmentReport
-from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.sources import Salvage, salvage
-from hnswcheck.store.catalog import Schema
-from hnswcheck.store.collection_view import BEFORE_ALL, Target
+from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView
 from hnswcheck.store.database import Database
-from hnswcheck.store.records import have_documents
-from hnswcheck.store.segment import LINKS
+from hnswcheck.store.documents import have_documents
+from hnswcheck.store.releases import LINES
+from hnswcheck.store.schema import Schema
 from hnswcheck.store.settings import read_embedding_function
 
 
 def decide(
     database: Database,
     schema: Schema,
-    target: Target,
+    target: CollectionView,
     report: SegmentReport,
     choices: Choices,
 ) -> SegmentRepair:
@@ -105,7 +106,7 @@ def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
     return f"{len(rest):,} records have no proven vector ({named})"
 
 
-def _coming_back(target: Target, found: Salvage) -> str:
+def _coming_back(target: CollectionView, found: Salvage) -> str:
     """Why an index without anything in it is no repair: empty if it is.
 
     Chroma begins such an index anew, with all that the log has.

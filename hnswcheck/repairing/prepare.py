@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.vectors import Floats
 from hnswcheck.durable import new_file
 from hnswcheck.errors import RepairRefused
-from hnswcheck.formats.strings import Ints
-from hnswcheck.isolation import Progress
+from hnswcheck.formats.arrays import Floats, Ints
+from hnswcheck.formats.segment_files import LINKS
+from hnswcheck.progress import Progress
 from hnswcheck.repairing.build_index import build_segment, refusals
 from hnswcheck.repairing.copy_patched import copy_mended
 from hnswcheck.repairing.embed_documents import Embedded
@@ -25,14 +25,15 @@ from hnswcheck.repairing.sample import Sample
 from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.salvaging.rows import rows_of
 from hnswcheck.salvaging.sources import Salvage
-from hnswcheck.store.catalog import Schema, read_collections, read_schema
-from hnswcheck.store.collection_view import Target, read_targets
+from hnswcheck.store.catalog import read_collections
+from hnswcheck.store.collection_view import CollectionView, read_collection_views
 from hnswcheck.store.database import Database
+from hnswcheck.store.files import free_bytes, list_directory, look_at
 from hnswcheck.store.manifest import free_name
 from hnswcheck.store.names import SCRATCH
-from hnswcheck.store.segment import LINKS
+from hnswcheck.store.schema import Schema, read_schema
 from hnswcheck.store.settings import read_declared_settings
-from hnswcheck.store.view import StoreView, free_bytes, list_directory, look_at, open_store
+from hnswcheck.store.view import StoreView, open_store
 
 #: Vectors that are handed on at a time.
 CHUNK = 1 << 12
@@ -144,7 +145,7 @@ def _build(
     if not len(chosen):
         return Made(None, None)
     (collection,) = read_collections(view.database, schema, segment.collection.id)
-    (target,) = read_targets(view, [collection], schema, with_ids=False)
+    (target,) = read_collection_views(view, [collection], schema, with_ids=False)
     last = last_operation(target)
     settings = _settings(schema, target, found, view.database)
     ids = found.records.ids.take(chosen)
@@ -184,7 +185,9 @@ def _counted(progress: Progress, total: int, label: str) -> Callable[[int], None
     return advance
 
 
-def _settings(schema: Schema, target: Target, found: Salvage, database: Database) -> IndexSettings:
+def _settings(
+    schema: Schema, target: CollectionView, found: Salvage, database: Database
+) -> IndexSettings:
     """The collection's own: as its index was built, else as sqlite says."""
     c = target.collection
     declared = read_declared_settings(database, schema, c)

@@ -14,24 +14,28 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hnswcheck.auditing.runner import Question, examine, naming
-from hnswcheck.changes.lock import reading, segment_folders, states_if_quiet, take_in_wal
+from hnswcheck.auditing.request import Question
+from hnswcheck.auditing.runner import examine
+from hnswcheck.changes.lock import reading, segment_folders, take_in_wal
 from hnswcheck.changes.quarantine import OF_SQLITE, settle
-from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, StoreChanged
+from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, StoreChanged, naming
 from hnswcheck.formats.text import path_text
-from hnswcheck.isolation import Progress, silent
+from hnswcheck.progress import Progress, silent
 from hnswcheck.repairing.build_index import check_engine
+from hnswcheck.repairing.choices import Choices
 from hnswcheck.repairing.embed_documents import Embedded, embedded
 from hnswcheck.repairing.embedder import BATCH, Embed, Embedding, Own
 from hnswcheck.repairing.plan import decide, is_too_long
-from hnswcheck.repairing.segment_plan import Choices, SegmentRepair
+from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.repairing.swap import exchange
 from hnswcheck.repairing.verification import Verification, Verify, how_to_verify, wanted
 from hnswcheck.report import Level, Report
 from hnswcheck.salvaging.counts import counted
-from hnswcheck.store.catalog import read_collections, read_schema
-from hnswcheck.store.collection_view import read_targets
-from hnswcheck.store.view import States, open_store
+from hnswcheck.store.catalog import read_collections
+from hnswcheck.store.collection_view import read_collection_views
+from hnswcheck.store.files import States, states_if_quiet
+from hnswcheck.store.schema import read_schema
+from hnswcheck.store.view import open_store
 
 SCHEMA_ID = "hnswcheck.repair/1"
 
@@ -207,7 +211,7 @@ def _plan(question: Question, choices: Choices, progress: Progress = silent) -> 
         with open_store(root) as view:
             schema = read_schema(view.database)
             wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
-            for target in read_targets(view, wanted, schema, with_ids=True):
+            for target in read_collection_views(view, wanted, schema, with_ids=True):
                 report = reports[target.collection.id]
                 decided = decide(view.database, schema, target, report, choices)
                 if report.is_damaged and decided.salvage:

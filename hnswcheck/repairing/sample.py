@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hnswcheck.checks.vectors import Floats
-from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.salvaging.sources import Salvage
 from hnswcheck.store.database import Database
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.checks.ledger import Balance
-from hnswcheck.errors import UsageError
-from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.text import text
-from hnswcheck.repairing.embedder import Embedder, Embedding
+from hnswcheck.repairing.choices import ACCEPTABLE
+from hnswcheck.repairing.embedder import Embedder
 from hnswcheck.repairing.patch import Mend
+from hnswcheck.replay.balance import Balance
 from hnswcheck.report import CollectionInfo, Status
-from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.sources import Salvage
 from hnswcheck.store.manifest import as_text
-
-#: Grades that a caller may accept instead of proof.
-ACCEPTABLE = {g.name.lower(): g for g in Grade if g not in (Grade.LOST, Grade.PROVEN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,35 +117,3 @@ class SegmentRepair:
         for index, id in enumerate(self.salvage.records.ids):
             source = "embedded" if index in embedded else self.salvage.source_name(index)
             yield text(id), source, Grade(int(self.salvage.grades[index])).name.lower()
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What to do about records without a proven vector.
-
-    Attributes:
-        accept: grades that are good enough.
-        leave: records may stay without a vector.
-        embed: how vectors are made of documents; None if they are not.
-        drop: records without a vector go.
-    """
-
-    accept: frozenset[Grade] = frozenset()
-    leave: bool = False
-    embed: Embedding | None = None
-    drop: bool = False
-
-    @classmethod
-    def of(cls, accept: Iterable[str], leave: bool, embed: Embedding | None, drop: bool) -> Choices:
-        """The choices in the words of a caller.
-
-        Raises:
-            UsageError: an unknown grade, or records that are to stay and to go.
-        """
-        if leave and drop:
-            raise UsageError("records without a vector either stay or go: choose one")
-        unknown = [name for name in accept if name not in ACCEPTABLE]
-        if unknown:
-            known = ", ".join(sorted(ACCEPTABLE))
-            raise UsageError(f"unknown grade {unknown[0]!r}; there are {known}")
-        return cls(frozenset(ACCEPTABLE[name] for name in accept), leave, embed, drop)

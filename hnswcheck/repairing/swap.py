@@ -9,23 +9,24 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hnswcheck.auditing.runner import Question, examine
+from hnswcheck.auditing.request import Question
+from hnswcheck.auditing.runner import examine
 from hnswcheck.changes.journal import Step, is_unfinished, perform
-from hnswcheck.changes.lock import Held, hold_unchanged, reading, states_if_quiet
+from hnswcheck.changes.lock import Held, hold_unchanged, reading
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, numbered, read_watermark
-from hnswcheck.engines.chroma import NotAsked, problem_in_chroma
+from hnswcheck.engines.chroma import Expected, NotAsked, problem_in_chroma
 from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, UsageError
-from hnswcheck.isolation import Progress
+from hnswcheck.progress import Progress
 from hnswcheck.repairing.embed_documents import Embedded
 from hnswcheck.repairing.prepare import Made, discard, make
 from hnswcheck.repairing.sample import Sample
 from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.repairing.verification import Verification, Verify
 from hnswcheck.report import Level, StoreReport
+from hnswcheck.store.files import States, look_at, states_if_quiet
 from hnswcheck.store.manifest import FilePrint, file_prints, free_name
 from hnswcheck.store.names import MANIFEST
-from hnswcheck.store.view import States, look_at
 from hnswcheck.store.watermarks import WatermarkRow
 
 
@@ -177,7 +178,7 @@ def _verify(
             store = examine(Question(root, Level.DEEP, (segment.collection.id,), salvages=False))
             problem = _problem(store, segment)
             if verified is Verify.ENGINE and not problem:
-                problem = problem_in_chroma(root, segment, sample)
+                problem = problem_in_chroma(root, expected_of(segment, sample))
     except HnswcheckError as error:
         problem = str(error)
     except NotAsked as error:
@@ -192,6 +193,18 @@ def _verify(
     raise RepairFailed(
         f"{root}: the new index of {segment.collection.name} was not right ({problem});"
         " the store is as it was"
+    )
+
+
+def expected_of(segment: SegmentRepair, sample: Sample) -> Expected:
+    assert segment.salvage is not None
+    return Expected(
+        collection=segment.collection,
+        segment=segment.segment,
+        ids=segment.salvage.records.ids,
+        sample=sample.records,
+        vectors=sample.vectors,
+        indexed=sample.indexed,
     )
 
 

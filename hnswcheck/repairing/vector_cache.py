@@ -21,9 +21,8 @@ from typing import IO
 
 import numpy as np
 
-from hnswcheck.checks.vectors import Floats
 from hnswcheck.errors import ActionFailed
-from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.formats.text import path_text
 from hnswcheck.store.scratch import scratch_directory
 

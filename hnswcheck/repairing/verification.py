@@ -8,10 +8,14 @@ from enum import StrEnum
 from pathlib import Path
 
 from hnswcheck.changes.lock import reading
-from hnswcheck.engines.chroma import check_room, find_chroma, has_chroma
-from hnswcheck.errors import EngineMissing, HnswcheckError, UsageError
+from hnswcheck.engines.chroma import find_chroma, has_chroma
+from hnswcheck.errors import EngineMissing, HnswcheckError, RepairRefused, UsageError
+from hnswcheck.repairing.index_settings import estimate
 from hnswcheck.repairing.segment_plan import SegmentRepair
-from hnswcheck.store.catalog import read_schema
+from hnswcheck.store.files import files_of_database, free_bytes, look_at
+from hnswcheck.store.releases import DEFAULT_M
+from hnswcheck.store.schema import read_schema
+from hnswcheck.store.scratch import scratch_directory
 from hnswcheck.store.view import open_store
 
 OTHERWISE = "nothing was changed; --verify audit does without it"
@@ -81,3 +85,36 @@ def how_to_verify(
             raise type(error)(f"--verify engine: {error}; {OTHERWISE}") from error
         return Verification(Verify.AUDIT, not_asked=str(error))
     return Verification(Verify.ENGINE, required=chosen is Verify.ENGINE)
+
+
+#: What Chroma may add to the copy by migrations and its own writes.
+SLACK_BYTES = 64 << 20
+
+
+def check_room(root: Path, segments: Sequence[SegmentRepair]) -> None:
+    """Whether scratch space has room for a copy of each collection, one after the other.
+
+    Raises:
+        RepairRefused: it has not.
+        StoreUnreadable: there is no place for scratch files.
+    """
+    states = map(look_at, files_of_database(root))
+    database = sum(state.size for state in states if state)
+    index = max((_index_bytes(segment) for segment in segments), default=0)
+    with scratch_directory(root) as scratch:
+        free, place = free_bytes(scratch), scratch.parent
+        same = scratch.stat().st_dev == root.stat().st_dev
+    needed = database + index + SLACK_BYTES
+    if needed + (index if same else 0) > free:
+        text = f"a copy for Chroma needs {needed:,} bytes in {place}, and {free:,} are free"
+        raise RepairRefused(text)
+
+
+def _index_bytes(segment: SegmentRepair) -> int:
+    """The most that its new index and the building of it may take on disk."""
+    found, dimension = segment.salvage, segment.collection.dimension
+    if found is None or dimension is None:
+        return 0
+    m = found.folders[0].header.m if found.folders else DEFAULT_M
+    ids = int(found.records.ids.lengths.sum())
+    return estimate(len(found.grades), dimension, m, ids)[1]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from hnswcheck.checks.ledger import Balance, balance, replay_index
 from hnswcheck.errors import StoreUnreadable
-from hnswcheck.formats.strings import Strings
-from hnswcheck.store.collection_view import Target
+from hnswcheck.formats.strings import Strings, differences, find
+from hnswcheck.replay.index import Replay, replay_index
+from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.segment import open_segment
 
 NO_IDS = Strings.of(())
 
 
 def balance_with(
-    target: Target, folder: Path | None, start: int, records: Strings
+    target: CollectionView, folder: Path | None, start: int, records: Strings
 ) -> tuple[Balance | None, Strings]:
     """Account 1 if this folder were the segment's, and its ids; None if they cannot be read.
 
@@ -31,3 +32,42 @@ def balance_with(
     ids = id_map.id_to_label.ids if id_map else NO_IDS
     replay = replay_index(target.read_all_wal(), start, id_map, None, target.revives)
     return balance(records, replay, ids), ids
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Account 1 after replay.
+
+    Attributes:
+        missing: ids that sqlite has and the index lacks.
+        phantom: ids that the index has and sqlite lacks.
+        index_ids: how many ids the index has.
+    """
+
+    missing: tuple[bytes, ...]
+    phantom: tuple[bytes, ...]
+    index_ids: int
+
+
+def balance(records: Strings, replay: Replay, index_ids: Strings) -> Balance:
+    """Compare both sides after replay, as sets.
+
+    Args:
+        records: what sqlite has, after replay.
+        index_ids: what the id map has, before replay.
+    """
+    only_records, only_ids = differences(records, index_ids)
+    missing = {records[i] for i in only_records.tolist()}
+    phantom = {index_ids[i] for i in only_ids.tolist()}
+    touched = replay.present.keys()
+    recorded, indexed = find(touched, records), find(touched, index_ids)
+    size = len(index_ids)
+    for record, present in replay.present.items():
+        size += present - (record in indexed)
+        _set(missing, record, record in recorded and not present)
+        _set(phantom, record, present and record not in recorded)
+    return Balance(tuple(missing), tuple(phantom), size)
+
+
+def _set(members: set[bytes], record: bytes, belongs: bool) -> None:
+    (members.add if belongs else members.discard)(record)

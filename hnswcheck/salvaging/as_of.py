@@ -10,18 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.ledger import balance, replay_index
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.strings import find
+from hnswcheck.replay.balance import balance
+from hnswcheck.replay.index import replay_index
 from hnswcheck.salvaging.grading import begun_anew
-from hnswcheck.store.catalog import watermark
-from hnswcheck.store.collection_view import Target
+from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.manifest import manifests_of
 from hnswcheck.store.records import Records
+from hnswcheck.store.watermarks import watermark
 
 
 def moment_of(
-    folder: Path, id_map: IdMap, records: Records, target: Target
+    folder: Path, id_map: IdMap, records: Records, target: CollectionView
 ) -> tuple[int | None, bool, bool]:
     """The operation that a folder was written after, if that is certain; whether the log covers all
     that came since; and whether account 1 balances.
@@ -46,7 +47,7 @@ def moment_of(
     return mark.value, never_flushed_since, False
 
 
-def _balances(id_map: IdMap, records: Records, target: Target) -> tuple[bool, bool]:
+def _balances(id_map: IdMap, records: Records, target: CollectionView) -> tuple[bool, bool]:
     """Whether the index has all since it was begun, and nothing else; and whether all records."""
     if not target.start_known:
         return False, False

@@ -13,7 +13,7 @@ from hnswcheck.salvaging.by_insertion_number import by_number
 from hnswcheck.salvaging.by_order import by_order, despite, the_order
 from hnswcheck.salvaging.damaged_segment import better_half
 from hnswcheck.salvaging.evidence import Witness
-from hnswcheck.salvaging.grading import FolderProof
+from hnswcheck.salvaging.folder_assignment import FolderProof
 from hnswcheck.salvaging.merge_maps import reconciled
 
 

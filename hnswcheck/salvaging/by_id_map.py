@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from hnswcheck.checks.elements import place
+from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import repeated_labels
-from hnswcheck.formats.strings import Flags, Ints, Strings, find, positions
+from hnswcheck.formats.strings import Strings, find, positions
 from hnswcheck.salvaging.as_of import moment_of
 from hnswcheck.salvaging.evidence import Witness, flagged
-from hnswcheck.salvaging.grading import NEVER, FolderProof, begun_anew, made_from
+from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.grade import NEVER
+from hnswcheck.salvaging.grading import begun_anew, made_from
 from hnswcheck.salvaging.label_gaps import between_known
 
 

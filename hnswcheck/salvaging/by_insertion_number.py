@@ -12,7 +12,8 @@ from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.salvaging.element_damage import EXCEPTIONS
 from hnswcheck.salvaging.evidence import Witness
-from hnswcheck.salvaging.grading import FolderProof, only_made
+from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.grading import only_made
 
 
 def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:

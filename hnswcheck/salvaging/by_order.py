@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hnswcheck.formats.arrays import Flags, Labels
 from hnswcheck.formats.id_map import IdMap
-from hnswcheck.formats.labels import Labels, find_labels, repeated_labels
-from hnswcheck.formats.strings import Flags
+from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.salvaging.element_damage import EXCEPTIONS
 from hnswcheck.salvaging.evidence import Witness
-from hnswcheck.salvaging.grading import FolderProof, Grade, only_made
+from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.grade import Grade
+from hnswcheck.salvaging.grading import only_made
 from hnswcheck.salvaging.label_order import Hints, Order, find_order
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
-
 import numpy as np
 
 from hnswcheck.errors import RepairRefused, SqliteDamaged
 from hnswcheck.report import Recoverable
-from hnswcheck.salvaging.grading import Grade
+from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.sources import LOG, NOWHERE, Salvage, salvage
-from hnswcheck.store.collection_view import Target
+from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
-from hnswcheck.store.wal import WalRow
 
 
-def recoverable(database: Database, target: Target) -> Recoverable:
+def recoverable(database: Database, target: CollectionView) -> Recoverable:
     """What a repair of a damaged collection would find; nothing where it would refuse.
 
     Raises:
@@ -28,7 +24,7 @@ def recoverable(database: Database, target: Target) -> Recoverable:
         return Recoverable()
 
 
-def counted(found: Salvage, target: Target) -> Recoverable:
+def counted(found: Salvage, target: CollectionView) -> Recoverable:
     """One source for each record, the best that it has."""
     paths = [folder.path for folder in found.folders]
     own = paths.index(target.folder) + 1 if target.folder in paths else NOWHERE
@@ -44,32 +40,3 @@ def counted(found: Salvage, target: Target) -> Recoverable:
         int(np.count_nonzero(suspect)),
         None if nowhere and found.unread else nowhere,
     )
-
-
-def vectors_in(rows: Sequence[WalRow], start: int, indexed: AbstractSet[bytes]) -> set[bytes]:
-    """Ids whose last vector that took effect is in ``rows``.
-
-    An add of an id that exists has no effect, nor an update of one that does not.
-
-    Args:
-        indexed: ids of the rows that the index had at the replay start.
-    """
-    exists: dict[bytes, bool] = {}
-    has_vector: set[bytes] = set()
-    for row in rows:
-        known = exists.get(row.id)
-        if known is None and row.seq_id > start:
-            known = row.id in indexed
-        if row.operation == "delete" or row.obscure:
-            exists[row.id] = row.obscure
-            has_vector.discard(row.id)
-            continue
-        no_effect = known is True if row.operation == "add" else known is False
-        if row.operation == "upsert":
-            no_effect = False
-        if no_effect:
-            continue
-        exists[row.id] = True
-        if row.vector_bytes is not None:
-            has_vector.add(row.id)
-    return has_vector

@@ -9,16 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hnswcheck.checks.vectors import Floats
+from hnswcheck.formats.arrays import Flags, Floats, Ints, Labels
 from hnswcheck.formats.header import Header, shaped
 from hnswcheck.formats.id_map import IdMap, Pairs
-from hnswcheck.formats.labels import Labels, find_labels
+from hnswcheck.formats.labels import find_labels
 from hnswcheck.formats.level0 import Elements, read_vectors
-from hnswcheck.formats.strings import Flags, Ints
+from hnswcheck.formats.segment_files import LENGTH, LEVEL0
 from hnswcheck.store.catalog import Collection
-from hnswcheck.store.segment import LENGTH, LEVEL0, SegmentFolder, open_segment
-from hnswcheck.store.settings import DEFAULT_M, DeclaredSettings
-from hnswcheck.store.view import unreadable
+from hnswcheck.store.files import unreadable
+from hnswcheck.store.releases import DEFAULT_M
+from hnswcheck.store.segment import SegmentFolder, open_segment
+from hnswcheck.store.settings import DeclaredSettings
 
 NONE = np.zeros(0, np.int64)
 #: Of so many labels per element at most every other one was deleted and purged.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hnswcheck.checks.vectors import LEAST_NORM, MOST_NORM, VectorFaults
+from hnswcheck.formats.arrays import Flags
 from hnswcheck.formats.header import Header
 from hnswcheck.formats.level0 import Chunk
-from hnswcheck.formats.strings import Flags
 from hnswcheck.salvaging.damaged_segment import SECTOR, Folder
 from hnswcheck.store.segment import open_segment
 

@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.checks.vectors import differs, rows_in_index
+from hnswcheck.checks.vectors import differs
+from hnswcheck.formats.arrays import Flags, Ints, Labels
 from hnswcheck.formats.id_map import IdMap, Pairs
-from hnswcheck.formats.labels import Labels, find_labels
-from hnswcheck.formats.strings import Flags, Ints, Strings, positions
+from hnswcheck.formats.labels import find_labels
+from hnswcheck.formats.strings import Strings, positions
+from hnswcheck.replay.vectors import rows_in_index
 from hnswcheck.salvaging.damaged_segment import Folder
 from hnswcheck.salvaging.element_damage import EXCEPTIONS, Flaws, was_cut
-from hnswcheck.salvaging.grading import FolderProof, Grade, LogProof, only_made
-from hnswcheck.store.collection_view import Target
+from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.grade import Grade
+from hnswcheck.salvaging.grading import only_made
+from hnswcheck.salvaging.log_evidence import LogProof
+from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.record_ids import others_have
 from hnswcheck.store.records import Records
@@ -41,7 +46,7 @@ class Witness:
     id_map: IdMap | None
     records: Records
     log: LogProof
-    target: Target
+    target: CollectionView
     database: Database
 
     @property

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.auditing.runner import Question, examine, naming
 from hnswcheck.durable import replacing
-from hnswcheck.errors import ActionFailed, RepairRefused, StoreChanged, UsageError
-from hnswcheck.isolation import Progress, alone, silent
-from hnswcheck.report import Level
-from hnswcheck.salvaging.grading import Grade
+from hnswcheck.errors import ActionFailed, RepairRefused, StoreChanged, UsageError, naming
+from hnswcheck.isolation import alone
+from hnswcheck.progress import Progress, silent
+from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.parquet import is_parquet, need_pyarrow, write_parquet
 from hnswcheck.salvaging.rows import Page, rows_of
 from hnswcheck.salvaging.sources import NOWHERE, Salvage, salvage
-from hnswcheck.store.catalog import Collection, read_collections, read_schema
-from hnswcheck.store.collection_view import read_targets
+from hnswcheck.store.catalog import Collection, read_collections, select_collections
+from hnswcheck.store.collection_view import read_collection_views
 from hnswcheck.store.database import DATABASE, Database
+from hnswcheck.store.schema import read_schema
 from hnswcheck.store.scratch import scratch_directory
 from hnswcheck.store.view import open_store
 
@@ -73,32 +73,31 @@ def export(
     target = Path(output)
     if is_parquet(target):
         need_pyarrow()
-    question = Question.of(path, Level.PROBE, [collection])
-    if target.resolve().is_relative_to(question.directory.resolve()):
+    root = Path(path)
+    if target.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"{output}: not within the store, where nothing may be written")
     with naming(path):
-        return alone(question.directory / DATABASE, _export, (question, target), progress)
+        return alone(root / DATABASE, _export, (root, collection, target), progress)
 
 
-def _export(question: Question, output: Path, progress: Progress = silent) -> Export:
-    found = examine(question).segments
-    if len(found) != 1:
-        ids = ", ".join(segment.collection.id for segment in found)
-        raise UsageError(f"{len(found)} collections of that name; say which by its id: {ids}")
-    (report,) = found
-    with open_store(question.directory) as view:
+def _export(root: Path, name: str, output: Path, progress: Progress = silent) -> Export:
+    with open_store(root) as view:
         schema = read_schema(view.database)
-        (collection,) = read_collections(view.database, schema, report.collection.id)
+        found = select_collections(read_collections(view.database, schema), [name])
+        if len(found) != 1:
+            ids = ", ".join(one.id for one in found)
+            raise UsageError(f"{len(found)} collections of that name; say which by its id: {ids}")
+        (collection,) = found
         if collection.vector is None or collection.metadata is None:
             raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")
-        (target,) = read_targets(view, [collection], schema, with_ids=True)
+        (target,) = read_collection_views(view, [collection], schema, with_ids=True)
         folders = [*([target.folder] if target.folder else ()), *target.aside]
         before = view.moment(folders)
         result = salvage(view.database, target)
 
         def check_unchanged() -> None:
             if view.moment(folders) != before:
-                raise StoreChanged(f"{question.directory}: it was written while it was read")
+                raise StoreChanged(f"{root}: it was written while it was read")
 
         total = len(result.grades)
         pages = rows_of(result, np.arange(total), view.database)

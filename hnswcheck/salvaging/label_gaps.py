@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hnswcheck.formats.labels import Labels
-from hnswcheck.formats.strings import Flags, Ints
+from hnswcheck.formats.arrays import Flags, Ints, Labels
 
 #: Where labels of deleted ids are among them: so many ways to lay records over labels are tried.
 MOST_OFFSETS = 64

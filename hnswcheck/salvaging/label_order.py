@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hnswcheck.formats.labels import Labels
-from hnswcheck.formats.strings import Ints, find
-from hnswcheck.salvaging.grading import NEVER
+from hnswcheck.formats.arrays import Ints, Labels
+from hnswcheck.formats.strings import find
+from hnswcheck.salvaging.grade import NEVER
 from hnswcheck.salvaging.label_gaps import lay_out
 from hnswcheck.store.records import Records
 from hnswcheck.store.wal import WalRow

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from hnswcheck.formats.arrays import Flags
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.level0 import Elements
-from hnswcheck.formats.strings import Flags, Strings, positions
+from hnswcheck.formats.strings import Strings, positions
 from hnswcheck.salvaging.evidence import flagged
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from hnswcheck.formats.strings import Ints
+from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.text import text
-from hnswcheck.salvaging.grading import Grade
+from hnswcheck.replay.metadata import replay_metadata
+from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.sources import Salvage
 from hnswcheck.store.database import Database
-from hnswcheck.store.records import PAGE_DOCUMENTS, Value, read_metadata, read_wal_metadata
+from hnswcheck.store.documents import PAGE_DOCUMENTS, Value, read_metadata, read_wal_metadata
 from hnswcheck.store.wal import WalRow
 
 DOCUMENT = "chroma:document"
@@ -58,7 +59,7 @@ def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
             made = rowid not in in_sqlite
             own = {} if made else metadata.get(rowid, {})
             if id in pending:
-                own = _replayed(own, made, pending[id], written)
+                own = replay_metadata(own, made, pending[id], written)
             rows.append(
                 Row(
                     text(id),
@@ -69,25 +70,3 @@ def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
                 )
             )
         yield rows
-
-
-def _replayed(
-    own: dict[str, Value],
-    made: bool,
-    rows: Sequence[WalRow],
-    written: Mapping[int, Mapping[str, Value]],
-) -> dict[str, Value]:
-    """The metadata of a record once METADATA has applied these rows, all that are of its id.
-
-    Args:
-        made: it is one that they make: what was there of its id before, they delete.
-    """
-    deletes = (i for i, row in enumerate(rows) if row.operation == "delete")
-    exists = not made
-    for row in rows[max(deletes, default=-1) + 1 :]:
-        if row.operation == ("add" if exists else "update"):
-            continue  # has no effect
-        exists = True
-        own = {**own, **written.get(row.seq_id, {})}
-        own = {key: value for key, value in own.items() if value is not None}
-    return own

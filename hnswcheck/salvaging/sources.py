@@ -12,24 +12,29 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.ledger import VECTOR_OF, check_watermark
-from hnswcheck.checks.vectors import Floats
+from hnswcheck.checks.ledger import check_watermark
 from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnreadable
-from hnswcheck.formats.strings import Flags, Ints, Strings, find
+from hnswcheck.formats.arrays import Flags, Floats, Ints
+from hnswcheck.formats.strings import find
+from hnswcheck.replay.records import records_after_replay
 from hnswcheck.salvaging.assignment import proofs_of
 from hnswcheck.salvaging.damaged_segment import Folder, open_remains
 from hnswcheck.salvaging.element_damage import flaws_of
 from hnswcheck.salvaging.evidence import Witness
-from hnswcheck.salvaging.grading import FolderProof, Grade, Grades, judge_folder, read_log
-from hnswcheck.store.collection_view import Target
+from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.grade import Grade, Grades
+from hnswcheck.salvaging.grading import judge_folder
+from hnswcheck.salvaging.log_evidence import read_log
+from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.manifest import from_text, manifests_of
 from hnswcheck.store.records import Records, read_records
 from hnswcheck.store.segment import open_segment
-from hnswcheck.store.wal import ID_FAULT, WalRow, read_wal_vectors
+from hnswcheck.store.wal import ID_FAULT, VECTOR_OF, WalRow, read_wal_vectors
 
 #: Sources by number: none, the log, then folders.
 NOWHERE, LOG, FIRST_FOLDER = -1, 0, 1
+
 CHUNK = 1 << 12
 
 
@@ -97,7 +102,7 @@ class Salvage:
             yield vectors
 
 
-def salvage(database: Database, target: Target) -> Salvage:
+def salvage(database: Database, target: CollectionView) -> Salvage:
     """Find the best source for each record of a collection.
 
     Raises:
@@ -114,7 +119,7 @@ def salvage(database: Database, target: Target) -> Salvage:
     if problem := _unfathomable(target, rows, start):
         raise RepairRefused(f"collection {c.name!r}: {problem}")
     pending = [row for row in rows if row.seq_id > start]
-    records = _replayed(stored, pending)
+    records = records_after_replay(stored, pending)
     settled = np.ones(len(records.ids), bool)
     settled[list(find({row.id for row in pending}, records.ids).values())] = False
     again = _numbered_again(stored, rows, target.highest)
@@ -166,7 +171,7 @@ def salvage(database: Database, target: Target) -> Salvage:
     )
 
 
-def _accepted(target: Target, records: Records) -> Grades:
+def _accepted(target: CollectionView, records: Records) -> Grades:
     """uint8 (n,): what a folder has is no better than what an earlier repair accepted."""
     best: Grades = np.full(len(records.ids), Grade.PROVEN, np.uint8)
     for manifest in manifests_of(target.aside):
@@ -177,7 +182,7 @@ def _accepted(target: Target, records: Records) -> Grades:
     return best
 
 
-def _unfathomable(target: Target, rows: Sequence[WalRow], start: int) -> str:
+def _unfathomable(target: CollectionView, rows: Sequence[WalRow], start: int) -> str:
     """Why nobody can tell what the records and their vectors are; empty if that is not so.
 
     Args:
@@ -231,42 +236,7 @@ def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
     return first
 
 
-def _replayed(records: Records, pending: Sequence[WalRow]) -> Records:
-    """The records once METADATA has applied these rows."""
-    if not pending:
-        return records
-    known = find((row.id for row in pending), records.ids)
-    seq_ids = records.seq_ids.copy()
-    gone: set[int] = set()
-    made: dict[bytes, int] = {}
-    for row in pending:
-        place = known.get(row.id)
-        exists = row.id in made or (place is not None and place not in gone)
-        match row.operation:
-            case "delete" if exists:
-                if made.pop(row.id, None) is None and place is not None:
-                    gone.add(place)
-            case "add" | "upsert" if not exists:
-                made[row.id] = row.seq_id
-            case "update" | "upsert" if exists:
-                if row.id in made:
-                    made[row.id] = row.seq_id
-                elif place is not None:
-                    seq_ids[place] = row.seq_id
-            case _:
-                pass
-    stays = np.ones(len(records.ids), bool)
-    stays[list(gone)] = False
-    stay = np.flatnonzero(stays)
-    last = int(records.rowids.max(initial=0))
-    return Records(
-        Strings.concatenated([records.ids.take(stay), Strings.of(made)]),
-        np.concatenate([records.rowids[stay], last + 1 + np.arange(len(made))]),
-        np.concatenate([seq_ids[stay], np.array(list(made.values()), np.int64)]),
-    )
-
-
-def _right_metadata(target: Target, stored: Records) -> int | None:
+def _right_metadata(target: CollectionView, stored: Records) -> int | None:
     """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
     mark, highest = target.metadata_watermark, target.highest
     if not any(check_watermark(mark, target.integers, highest, "METADATA")):

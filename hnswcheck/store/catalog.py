@@ -6,34 +6,14 @@ The tables are those of chroma-core/chroma's migrations (``rust/sqlite/migration
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from hnswcheck.errors import NotAChromaStore, SchemaUnknown, SqliteDamaged
+from hnswcheck.errors import SchemaUnknown, UsageError
 from hnswcheck.formats.text import text
+from hnswcheck.store.config_json import space_in_config
 from hnswcheck.store.database import Database
-
-#: The newest migration of each directory that this version knows.
-NEWEST_KNOWN = {"embeddings_queue": 2, "metadb": 6, "sysdb": 10}
-#: Which line wrote a schema: the first whose sysdb and metadb are not below.
-LINES = (("0.4", 4, 3), ("0.6", 9, 4), ("1.0", 9, 5), ("1.5", 10, 6))
-
-NEEDED_COLUMNS = {
-    "collections": {"id", "name", "dimension"},
-    "segments": {"id", "type", "scope", "collection"},
-    "embeddings": {"segment_id", "embedding_id", "seq_id"},
-    "max_seq_id": {"segment_id", "seq_id"},
-    "embeddings_queue": {
-        *("seq_id", "created_at", "operation", "topic", "id", "vector", "encoding", "metadata")
-    },
-    "migrations": {"dir", "version"},
-}
-#: How a table that holds what we read may be declared; a view could be anything.
-TABLES_ONLY = (
-    "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'"
-)
+from hnswcheck.store.schema import Schema
 
 PERSISTED_TYPE = "urn:chroma:segment/vector/hnsw-local-persisted"
 
@@ -44,39 +24,6 @@ ELSEWHERE = {
 }
 
 PAGE_RECORDS = 1 << 16
-
-#: Integers past this are no counter of operations: damage that a third-party fix left.
-LARGEST_SEQ_ID = 1 << 53
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """Which migrations a database has seen, and which Chroma line that is."""
-
-    migrations: Mapping[str, int]
-    line: str
-    columns: Mapping[str, frozenset[str]]
-
-    @property
-    def integer_watermarks(self) -> bool:
-        """Whether ``max_seq_id`` holds INTEGER; migration 5 of metadb made it so."""
-        return self.migrations.get("metadb", 0) >= 5
-
-    @property
-    def has_databases(self) -> bool:
-        """Whether collections live in databases, and these in tenants."""
-        return "databases" in self.columns and "database_id" in self.columns["collections"]
-
-    @property
-    def has_schemas(self) -> bool:
-        """Whether collections have a ``schema_str``."""
-        return "schema_str" in self.columns["collections"]
-
-    @property
-    def settings_columns(self) -> tuple[str, str]:
-        """Where collections keep their settings, old form and new; NULL where there is none."""
-        config = "config_json_str" in self.columns["collections"]
-        return "config_json_str" if config else "NULL", "schema_str" if self.has_schemas else "NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,71 +48,6 @@ class Collection:
     metadata: SegmentRow | None
 
 
-WatermarkForm = Literal["integer", "blob8", "blob24", "digits", "other"]
-
-
-@dataclass(frozen=True, slots=True)
-class Watermark:
-    """A ``max_seq_id`` row: the number, and how it is written."""
-
-    value: int
-    form: WatermarkForm
-
-    def is_number(self, integers: bool) -> bool:
-        """Whether ``value`` is what Chroma takes it for, or what a writer surely meant.
-
-        Args:
-            integers: the line is 1.x, which reads no BLOB at all.
-        """
-        return self.form != "other" and not (integers and self.form == "digits")
-
-
-def integer(value: object, what: str) -> int:
-    """An integer column.
-
-    Raises:
-        SqliteDamaged: it holds something else.
-    """
-    if not isinstance(value, int):
-        raise SqliteDamaged(f"{what} is not an integer")
-    return value
-
-
-def read_schema(database: Database) -> Schema:
-    """Which schema this is.
-
-    Raises:
-        NotAChromaStore: there are no collections and no segments.
-        SchemaUnknown: a table or column is missing, or a migration is newer than we know.
-    """
-    names = {text(row[0]) for row in database.rows(TABLES_ONLY)}
-    if not names & {"collections", "segments"}:
-        raise NotAChromaStore("chroma.sqlite3 has no collections and no segments table")
-    columns = {
-        table: frozenset(text(row[1]) for row in database.rows(f"PRAGMA table_info({table})"))
-        for table in sorted(names & {*NEEDED_COLUMNS, "databases"})
-    }
-    for table, needed in NEEDED_COLUMNS.items():
-        missing = needed - columns.get(table, frozenset())
-        if missing:
-            raise SchemaUnknown(f"table {table} has no column {', '.join(sorted(missing))}")
-    for table in NEEDED_COLUMNS:  # a root page that is damaged shows at once
-        database.rows(f"SELECT max(rowid) FROM {table}")
-    migrations = {
-        text(name): integer(version, "migrations.version")
-        for name, version in database.rows("SELECT dir, max(version) FROM migrations GROUP BY dir")
-    }
-    for name, version in migrations.items():
-        if version > NEWEST_KNOWN.get(name, 0):
-            raise SchemaUnknown(f"migration {version} of {name!r} is newer than this version knows")
-    return Schema(migrations, _line(migrations), columns)
-
-
-def _line(migrations: Mapping[str, int]) -> str:
-    sysdb, metadb = migrations.get("sysdb", 0), migrations.get("metadb", 0)
-    return next(line for line, s, m in LINES if sysdb <= s and metadb <= m)
-
-
 def read_collections(
     database: Database, schema: Schema, only: str | None = None
 ) -> tuple[Collection, ...]:
@@ -187,10 +69,10 @@ def read_collections(
         dimension = row[2] if isinstance(row[2], int) else None
         vector = own.get("VECTOR")
         space = (
-            _space_in_config(row[6])
+            space_in_config(row[6])
             or (spaces.get(vector.id) if vector else None)
             or spaces.get(collection_id)
-            or _space_in_config(row[5])
+            or space_in_config(row[5])
             or "l2"
         )
         found.append(
@@ -234,42 +116,19 @@ def _spaces(database: Database, schema: Schema) -> dict[str, str]:
     return found
 
 
-def _space_in_config(config: object) -> str | None:
-    """The distance in a JSON configuration: ``schema_str`` of 1.5, ``config_json_str`` before."""
-    try:
-        node = json.loads(config) if isinstance(config, bytes) else None
-    except (ValueError, RecursionError):
-        return None
-    for path in (
-        ("keys", "#embedding", "float_list", "vector_index", "config", "space"),
-        ("vector_index", "hnsw", "space"),
-        ("hnsw_configuration", "space"),
-        ("hnsw", "space"),
-    ):
-        value = node
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, str):
-            return value
-    return None
+def select_collections(
+    collections: Sequence[Collection], wanted: Sequence[str] | None
+) -> list[Collection]:
+    """Those with one of these names or ids; all for None.
 
-
-def read_watermarks(database: Database) -> dict[str, Watermark]:
-    """Every ``max_seq_id`` row, by segment id."""
-    rows = database.rows("SELECT segment_id, seq_id FROM max_seq_id")
-    return {text(segment): watermark(value) for segment, value in rows if value is not None}
-
-
-def watermark(value: object) -> Watermark:
-    """What a seq_id in ``max_seq_id`` is; text comes as bytes."""
-    match value:
-        case int():
-            return Watermark(value, "integer")
-        case bytes() if len(value) == 8 and value[:2] == b"\x11\x11" and value[2:].isdigit():
-            return Watermark(int.from_bytes(value, "big"), "digits")
-        case bytes() if len(value) in (8, 24):
-            return Watermark(int.from_bytes(value, "big"), "blob8" if len(value) == 8 else "blob24")
-        case bytes():
-            return Watermark(0, "other")
-        case _:
-            return Watermark(0, "other")
+    Raises:
+        UsageError: none has one of them.
+    """
+    if wanted is None:
+        return list(collections)
+    known = {key for c in collections for key in (c.name, c.id)}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        names = ", ".join(sorted({repr(c.name) for c in collections})[:20]) or "none"
+        raise UsageError(f"no collection {unknown[0]!r} in the store; there are: {names}")
+    return [c for c in collections if c.name in wanted or c.id in wanted]

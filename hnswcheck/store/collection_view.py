@@ -1,4 +1,4 @@
-"""One collection to audit: what sqlite says of it, and the report that comes of it."""
+"""One collection: all that sqlite says of it, read at one moment."""
 
 from __future__ import annotations
 
@@ -7,47 +7,29 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from hnswcheck.checks.directory import check_segment_path, quarantined_folders
-from hnswcheck.checks.ledger import check_watermark, count_pending
-from hnswcheck.checks.legible import legible
 from hnswcheck.errors import StoreUnreadable
-from hnswcheck.findings import REGISTRY
 from hnswcheck.formats.strings import Strings
-from hnswcheck.report import (
-    CollectionInfo,
-    Finding,
-    Ledger,
-    Recoverable,
-    SegmentReport,
-    Status,
-    finding,
-)
-from hnswcheck.store.catalog import (
-    Collection,
-    Schema,
-    Watermark,
-    read_watermarks,
-)
+from hnswcheck.store.catalog import Collection
 from hnswcheck.store.database import Database
+from hnswcheck.store.names import quarantined_folders
 from hnswcheck.store.record_ids import count_records, read_record_ids
 from hnswcheck.store.records import History, read_history
-from hnswcheck.store.segment import Peek, SegmentFolder, peek_id_map
+from hnswcheck.store.schema import Schema
+from hnswcheck.store.segment import Peek, peek_id_map, segment_folder
 from hnswcheck.store.settings import DeclaredSettings, read_declared_settings
 from hnswcheck.store.view import StoreView
-from hnswcheck.store.wal import WalRow, highest_seq_id, read_wal, read_wal_summary
+from hnswcheck.store.wal import WalRow, highest_seq_id, legible, read_wal, read_wal_summary
+from hnswcheck.store.watermarks import Watermark, read_watermarks
 
 #: Below every seq_id.
 BEFORE_ALL = -1
+
 #: WAL rows that are kept for collections that have not asked yet.
 ROWS_AT_ONCE = 1 << 18
 
-LAGGING = {"lag", "flush-interrupted"}
-UNREAD, NOTHING_TO_READ = "segment-path-unsafe", "segment-not-persisted"
-ACCOUNT_OF_RECORDS = {"records-missing", "records-phantom"}
-
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CollectionView:
     """A collection with all that sqlite says of it.
 
     Attributes:
@@ -85,7 +67,7 @@ class Target:
     settings: Callable[[], DeclaredSettings]
     history: Callable[[], History]
 
-    def with_ids(self) -> Target:
+    def with_ids(self) -> CollectionView:
         """The same with its record ids read now.
 
         Raises:
@@ -126,75 +108,6 @@ class Target:
         """Whether sqlite says so; 0.4 keeps no record of it there."""
         return self.vector_watermark is not None and self.vector_watermark.value > 0
 
-    def ledger(self, folder: SegmentFolder) -> Ledger:
-        """The accounts, as far as sqlite, header and the head of the id map tell."""
-        watermark = self.vector_watermark.value if self.vector_watermark else None
-        if watermark is None and self.peek.present:
-            watermark = self.peek.max_seq_id
-        return Ledger(
-            records=self.records,
-            elements=folder.header.count if folder.header else None,
-            total_elements_added=self.peek.total_elements_added,
-            capacity=folder.header.capacity if folder.header else None,
-            vector_watermark=watermark,
-            metadata_watermark=self.metadata_watermark.value if self.metadata_watermark else None,
-            wal_rows=self.wal_total,
-            pending=count_pending(self.wal, self.start),
-        )
-
-    def check_dimension(self, folder: SegmentFolder) -> Iterator[Finding]:
-        """A collection without a dimension can hold nothing; Chroma then reads no vectors."""
-        holds = self.records or folder.count or self.peek.present
-        if self.collection.dimension is None and holds:
-            found = folder.header.dimension if folder.header else None
-            yield finding("header-dimension-mismatch", 1, (), "none, says sqlite", found)
-
-    def check_watermarks(self) -> Iterator[Finding]:
-        """Findings about both ``max_seq_id`` rows."""
-        for name, mark in (
-            ("VECTOR", self.vector_watermark),
-            ("METADATA", self.metadata_watermark),
-        ):
-            yield from check_watermark(mark, self.integers, self.highest, name)
-        if self.vector_watermark is None and self.peek.present and self.peek.max_seq_id:
-            yield finding("watermark-legacy", 1, (), None, self.peek.max_seq_id)
-
-    def report(
-        self,
-        findings: Sequence[Finding],
-        ledger: Ledger | None = None,
-        recoverable: Recoverable | None = None,
-    ) -> SegmentReport:
-        """The report of this collection's vector segment."""
-        c = self.collection
-        ledger = ledger or Ledger(records=self.records)
-        return SegmentReport(
-            CollectionInfo(c.id, c.name, c.tenant, c.database, c.dimension, c.space),
-            c.vector.id if c.vector else None,
-            c.metadata.id if c.metadata else None,
-            self.status(findings, ledger),
-            ledger,
-            recoverable or Recoverable(),
-            tuple(findings),
-        )
-
-    def status(self, findings: Sequence[Finding], ledger: Ledger) -> Status:
-        """The status that findings amount to."""
-        ids = {found.id for found in findings}
-        errors = {i for i in ids if REGISTRY[i].severity == "error"}
-        if any(REGISTRY[i].undecides for i in ids) or UNREAD in ids:
-            return "undecided"
-        if errors - ACCOUNT_OF_RECORDS:
-            return "corrupt"
-        if errors:
-            return "diverged"
-        if ids & LAGGING:
-            return "lagging"
-        if NOTHING_TO_READ in ids:
-            return "empty"
-        written = self.records or self.peek.present or ledger.elements
-        return "consistent" if written else "empty"
-
 
 class AllRows:
     """Every WAL row of the collections that ask, read for several at a time.
@@ -226,16 +139,9 @@ class AllRows:
         return self._read[collection]
 
 
-def segment_folder(root: Path, collection: Collection) -> Path | None:
-    """The folder of the vector segment; None where that could lead out of the directory."""
-    if collection.vector is None or any(check_segment_path(root, collection.vector.id)):
-        return None
-    return root / collection.vector.id
-
-
-def read_targets(
+def read_collection_views(
     view: StoreView, collections: Sequence[Collection], schema: Schema, with_ids: bool
-) -> Iterator[Target]:
+) -> Iterator[CollectionView]:
     """All that sqlite says of each collection, in the order of their metadata segments.
 
     The number of queries grows with the records and the WAL, not with the collections.
@@ -274,10 +180,10 @@ def read_targets(
     aside = quarantined_folders(view.root)
     history = cache(partial(read_history, database))
 
-    def target(segment: str, ids: Callable[[], Strings]) -> Target:
+    def target(segment: str, ids: Callable[[], Strings]) -> CollectionView:
         c = by_segment.pop(segment)
         assert c.vector
-        return Target(
+        return CollectionView(
             c,
             *heads[c.id],
             marks.get(c.vector.id),

@@ -14,10 +14,10 @@ from typing import Any
 
 from hnswcheck.errors import FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.formats.text import path_text
-from hnswcheck.isolation import Progress, silent
+from hnswcheck.progress import Progress, silent
 from hnswcheck.report import Tool
+from hnswcheck.store.files import list_directory, look_at, unreadable
 from hnswcheck.store.names import MANIFEST, OURS
-from hnswcheck.store.view import list_directory, look_at, unreadable
 from hnswcheck.store.watermarks import WatermarkRow, watermark_from_json
 
 SCHEMA_ID = "hnswcheck.quarantine/1"

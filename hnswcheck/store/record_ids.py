@@ -11,8 +11,9 @@ import numpy as np
 from hnswcheck.errors import RecordsMoved, SqliteDamaged
 from hnswcheck.formats.strings import Strings
 from hnswcheck.formats.text import text
-from hnswcheck.store.catalog import PAGE_RECORDS, Collection, integer
+from hnswcheck.store.catalog import PAGE_RECORDS, Collection
 from hnswcheck.store.database import Database, Row, TooLarge
+from hnswcheck.store.schema import integer
 
 
 def count_records(database: Database) -> dict[str, int]:

@@ -16,18 +16,24 @@ from hnswcheck.formats.id_map import HEAD_BYTES, IdMap, decode_id_map
 from hnswcheck.formats.level0 import TOMBSTONE, Chunk, Elements, read_elements
 from hnswcheck.formats.link_lists import LinkLists, read_link_lists
 from hnswcheck.formats.pickle_tokens import Damage, Problem
-from hnswcheck.store.view import FileState, list_directory, unreadable
-
-HEADER, LEVEL0, LENGTH, LINKS = "header.bin", "data_level0.bin", "length.bin", "link_lists.bin"
-INDEX_FILES = (HEADER, LEVEL0, LENGTH, LINKS)
-ID_MAP = "index_metadata.pickle"
-#: Bytes of each element's norm in length.bin, and of an empty record in link_lists.bin.
-NORM_BYTES = 4
+from hnswcheck.formats.segment_files import (
+    HEADER,
+    ID_MAP,
+    INDEX_FILES,
+    LENGTH,
+    LEVEL0,
+    LINKS,
+    NORM_BYTES,
+)
+from hnswcheck.store.catalog import Collection
+from hnswcheck.store.files import FileState, list_directory, look_at, unreadable
+from hnswcheck.store.names import UUID
 
 #: Larger than any id map of so many elements; the size of a sparse file says nothing.
 ID_MAP_BYTES_FIXED, ID_MAP_BYTES_PER_ELEMENT, ID_MAP_COMPRESSED = 64 << 20, 16 << 10, 4
 
 Advance = Callable[[int], None]
+
 Visit = Callable[[Chunk], None]
 
 
@@ -214,3 +220,20 @@ def _read(path: Path, size: int) -> bytes:
         raise StoreChanged(f"{path.name} vanished while it was read") from error
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def segment_folder(root: Path, collection: Collection) -> Path | None:
+    """The folder of the vector segment; None where that could lead out of the directory."""
+    if collection.vector is None or why_unsafe(root, collection.vector.id):
+        return None
+    return root / collection.vector.id
+
+
+def why_unsafe(root: Path, segment: str) -> tuple[str, str] | None:
+    """What a segment's folder should be, and what it is; None where nothing is wrong."""
+    if not UUID.fullmatch(segment):
+        return "a uuid", segment
+    state = look_at(root / segment)
+    if state is None or state.is_directory:
+        return None
+    return "a folder", "a symlink" if state.is_symlink else "not a folder"

@@ -9,29 +9,31 @@ of type "legacy" or "unknown" and nothing else.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hnswcheck.errors import SchemaUnknown
 from hnswcheck.formats.text import text
-from hnswcheck.store.catalog import Collection, Schema
+from hnswcheck.store.catalog import Collection
+from hnswcheck.store.config_json import settings_in_json
 from hnswcheck.store.database import Database
+from hnswcheck.store.releases import DEFAULT_EF_CONSTRUCTION, DEFAULT_M
+from hnswcheck.store.schema import Schema
 
-#: Chroma's own defaults, all lines.
-DEFAULT_M, DEFAULT_EF_CONSTRUCTION = 16, 100
 #: What each is called, the field of this module first.
 NAMES = {
     "m": ("hnsw:M", "max_neighbors", "M"),
     "ef_construction": ("hnsw:construction_ef", "ef_construction"),
     "threads": ("hnsw:num_threads", "num_threads"),
 }
+
 PLACES = (
     ("keys", "#embedding", "float_list", "vector_index", "config", "hnsw"),
     ("vector_index", "hnsw"),
     ("hnsw_configuration",),
     ("hnsw",),
 )
+
 #: Where the embedding function is.
 FUNCTION_PLACES = (
     ("keys", "#embedding", "float_list", "vector_index", "config", "embedding_function"),
@@ -66,7 +68,7 @@ def read_embedding_function(
 ) -> dict[str, object] | None:
     """What Chroma keeps of the embedding function of a collection; None where there is nothing."""
     for value in _settings_json(database, schema, collection):
-        for found in _in_json(value, FUNCTION_PLACES):
+        for found in settings_in_json(value, FUNCTION_PLACES):
             return found
     return None
 
@@ -85,7 +87,7 @@ def _said(
             continue
         yield {text(name): value for name, value in rows}
     for value in _settings_json(database, schema, collection):
-        yield from _in_json(value, PLACES)
+        yield from settings_in_json(value, PLACES)
 
 
 def _settings_json(database: Database, schema: Schema, collection: Collection) -> Iterator[object]:
@@ -94,16 +96,3 @@ def _settings_json(database: Database, schema: Schema, collection: Collection) -
         query = f"SELECT {column} FROM collections WHERE id = CAST(? AS TEXT)"
         for (value,) in database.rows(query, (collection.id.encode(),)):
             yield value
-
-
-def _in_json(value: object, places: Iterable[tuple[str, ...]]) -> Iterator[dict[str, object]]:
-    try:
-        node = json.loads(value) if isinstance(value, bytes) else None
-    except (ValueError, RecursionError):
-        return
-    for path in places:
-        found = node
-        for key in path:
-            found = found.get(key) if isinstance(found, dict) else None
-        if isinstance(found, dict):
-            yield found

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from hnswcheck.errors import SchemaUnknown
 from hnswcheck.formats.text import text
-from hnswcheck.store.catalog import Schema
 from hnswcheck.store.database import Database, Row
+from hnswcheck.store.schema import Schema
 
 #: Settings of the log are one row; what has more is no table.
 MOST_ROWS = 100

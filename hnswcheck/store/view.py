@@ -9,10 +9,9 @@ even readers create a ``-shm`` file.
 from __future__ import annotations
 
 import shutil
-import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,91 +23,27 @@ from hnswcheck.errors import (
     StoreUnreadable,
 )
 from hnswcheck.store.database import DATABASE, Database, NeedsCopy, connect
+from hnswcheck.store.files import (
+    CLOCK_TICK_NS,
+    COMPANIONS,
+    States,
+    database_states,
+    files_of_database,
+    look_at,
+    settled,
+    states_within,
+    unreadable,
+)
 from hnswcheck.store.scratch import scratch_directory
 
-#: Files that sqlite keeps beside a database and that belong to its content.
-COMPANIONS = ("", "-journal", "-wal")
 SQLITE_MAGIC = b"SQLite format 3\x00"
+
 WAL_MODE_AT, WAL_MODE = 18, 2
 
 COPY_TRIES = 5
+
 #: A writer's journal lives as long as its transaction; one that stays is a dead writer's.
 JOURNAL_SECONDS, JOURNAL_POLL_SECONDS = 0.5, 0.005
-#: A file written within this time of being looked at may change again without its times showing
-#: it: kernels stamp files with a clock that ticks every few milliseconds.
-CLOCK_TICK_NS = 50_000_000
-SETTLE_TRIES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """What shows that a file is still the one that was read."""
-
-    name: str
-    device: int
-    inode: int
-    mode: int
-    size: int
-    allocated: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
-
-    @property
-    def is_directory(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-    @property
-    def is_symlink(self) -> bool:
-        return stat.S_ISLNK(self.mode)
-
-    @property
-    def changed_ns(self) -> int:
-        return max(self.mtime_ns, self.ctime_ns)
-
-    def solid_size(self, at_least: int, compressed: int) -> int:
-        """How long it is, as far as it is no mere hole.
-
-        Args:
-            at_least: so much is believed of any file.
-            compressed: how much less space than it is long it may take.
-        """
-        return min(self.size, at_least + compressed * self.allocated)
-
-
-#: Of several files; None for what is not there. Of a database: of it and its :data:`COMPANIONS`.
-States = tuple[FileState | None, ...]
-
-
-def look_at(path: Path) -> FileState | None:
-    """The state of a file (of a symlink itself, not its target); None if it is not there.
-
-    Raises:
-        StoreUnreadable: the operating system will not say.
-    """
-    try:
-        found = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    return FileState(
-        path.name,
-        found.st_dev,
-        found.st_ino,
-        found.st_mode,
-        found.st_size,
-        getattr(found, "st_blocks", -(-found.st_size // 512)) * 512,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
-    )
-
-
-def unreadable(path: Path, error: OSError) -> StoreUnreadable:
-    return StoreUnreadable(f"{path}: {error.strerror or error}")
 
 
 class CopyOutdated(Exception):
@@ -144,11 +79,11 @@ class StoreView:
             StoreChanged: they are being written at this instant, and go on being written.
             CopyOutdated: what is read is a copy, and the store was written.
         """
-        return self._settled(folders, with_database=True), self.database.version()
+        return self.settled(folders, with_database=True), self.database.version()
 
     def moment_of_files(self, folders: Sequence[Path]) -> object:
         """The same for the files in ``folders`` alone."""
-        return self._settled(folders, with_database=False)
+        return self.settled(folders, with_database=False)
 
     def quiet_seconds(self, folders: Sequence[Path] | None = None) -> float:
         """Seconds since a file was last written to, by the clock of the files.
@@ -160,62 +95,14 @@ class StoreView:
         newest = max((state.mtime_ns for state in states if state), default=0)
         return abs(time.time_ns() - newest) / 1e9
 
-    def _settled(self, folders: Sequence[Path], with_database: bool) -> States:
-        return _settled(lambda: self._states(folders, with_database))
+    def settled(self, folders: Sequence[Path], with_database: bool) -> States:
+        return settled(lambda: self._states(folders, with_database))
 
     def _states(self, folders: Sequence[Path], with_database: bool) -> States:
-        database = _database_states(self.root)
+        database = database_states(self.root)
         if self.copied and database != self.opened:
             raise CopyOutdated(f"{DATABASE} was written while its copy was read")
-        return (*(database if with_database else ()), *_states_within(folders))
-
-
-def settled_states(root: Path, folders: Sequence[Path]) -> States:
-    """What chroma.sqlite3 and the files in ``folders`` are; equal later if nothing was written.
-
-    Raises:
-        StoreChanged: they are being written at this instant, and go on being written.
-    """
-    return _settled(lambda: (*_database_states(root), *_states_within(folders)))
-
-
-def _settled(look: Callable[[], States]) -> States:
-    """States of files that have come to rest: see :data:`CLOCK_TICK_NS`."""
-    for _ in range(SETTLE_TRIES):
-        states = look()
-        now = time.time_ns()
-        if all(abs(now - state.changed_ns) > CLOCK_TICK_NS for state in states if state):
-            return states
-        time.sleep(CLOCK_TICK_NS / 1e9)
-    raise StoreChanged("the store is being written without a pause")
-
-
-def _states_within(folders: Sequence[Path]) -> Iterator[FileState | None]:
-    for folder in folders:
-        yield look_at(folder)
-        with suppress(StoreUnreadable):  # said when the segment is judged
-            yield from list_directory(folder)
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes that can still be written on the file system of a directory."""
-    return shutil.disk_usage(path).free
-
-
-def list_directory(folder: Path) -> list[FileState]:
-    """States of what is in a folder, by name; empty if it is no folder or not there.
-
-    Raises:
-        StoreUnreadable: it may not be listed.
-    """
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    found = (look_at(folder / name) for name in names)
-    return [state for state in found if state is not None]
+        return (*(database if with_database else ()), *states_within(folders))
 
 
 @contextmanager
@@ -227,7 +114,7 @@ def open_store(path: Path) -> Iterator[StoreView]:
         StoreUnreadable, SqliteBusy, SqliteDamaged, StoreChanged: it cannot be read now.
     """
     database = check_path(path)
-    opened = _database_states(path)
+    opened = database_states(path)
     with ExitStack() as stack, _standing_still(path, opened):
         copied = False
         try:
@@ -257,7 +144,7 @@ def _standing_still(root: Path, opened: States) -> Iterator[None]:
     try:
         yield
     except SqliteDamaged as error:
-        if _database_states(root) != opened:
+        if database_states(root) != opened:
             raise StoreChanged(f"{DATABASE} was written while it was read") from error
         raise
 
@@ -321,12 +208,6 @@ def _is_wal_mode(database: Path) -> bool:
     return WAL_MODE in head[WAL_MODE_AT:]
 
 
-def files_of_database(root: Path) -> list[Path]:
-    """chroma.sqlite3 and its :data:`COMPANIONS`; sqlite looks for those beside a link's target."""
-    database = (root / DATABASE).resolve()
-    return [database.with_name(database.name + suffix) for suffix in COMPANIONS]
-
-
 def _has_wal(root: Path) -> bool:
     """sqlite takes up any -wal that it finds, whatever the header says, and makes a -shm."""
     return look_at(files_of_database(root)[2]) is not None
@@ -340,10 +221,6 @@ def _has_lasting_journal(root: Path) -> bool:
             return True
         time.sleep(JOURNAL_POLL_SECONDS)
     return False
-
-
-def _database_states(root: Path) -> States:
-    return tuple(map(look_at, files_of_database(root)))
 
 
 @contextmanager
@@ -361,7 +238,7 @@ def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, States]:
     """Copy chroma.sqlite3 and its journal or WAL to scratch, proving that they stood still."""
     scratch = stack.enter_context(scratch_directory(root))
     for _ in range(COPY_TRIES):
-        before = _database_states(root)
+        before = database_states(root)
         files = files_of_database(root)
         for path, state in zip(files, before, strict=True):
             if state is not None and not state.is_file:
@@ -383,7 +260,7 @@ def _copy_database(root: Path, stack: ExitStack) -> tuple[Path, States]:
             raise unreadable(root / DATABASE, error) from error
         now = time.time_ns()
         written_just_now = any(s and abs(now - s.changed_ns) < CLOCK_TICK_NS for s in before)
-        if not written_just_now and _database_states(root) == before:
+        if not written_just_now and database_states(root) == before:
             return scratch / DATABASE, before
         time.sleep(CLOCK_TICK_NS / 1e9)
     raise StoreChanged(f"{DATABASE} changed each time it was copied")

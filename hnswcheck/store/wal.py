@@ -6,21 +6,27 @@ Source: ``rust/log/src/sqlite_log.rs`` in chroma-core/chroma; in 0.x
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hnswcheck.formats.text import text
-from hnswcheck.store.catalog import LARGEST_SEQ_ID, PAGE_RECORDS, integer
+from hnswcheck.store.catalog import PAGE_RECORDS
 from hnswcheck.store.database import Database
+from hnswcheck.store.schema import integer
+from hnswcheck.store.watermarks import LARGEST_SEQ_ID
 
 PAGE_WAL_ROWS = 1 << 14
+
 PAGE_VECTORS = 1 << 9
 
 Operation = Literal["add", "update", "upsert", "delete"]
+
 OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
+
 FLOAT32 = b"FLOAT32"
+
 #: Faults of a row whose id, or whose other parts, can be told all the same.
 ID_FAULT, METADATA_FAULT = "an id that is no text", "metadata or time that cannot be read"
 
@@ -152,3 +158,33 @@ def _fault(*row: object) -> str | None:
     if vector_type == b"blob" and encoding != FLOAT32:
         return "unknown encoding"
     return None if readable else METADATA_FAULT
+
+
+#: What a row is said to have whose vector is of another dimension.
+VECTOR_OF = "vector of {} bytes"
+
+
+def row_fault(row: WalRow, dimension: int | None) -> str | None:
+    """Why Chroma cannot read a row when it replays it."""
+    size = row.vector_bytes
+    if row.operation is None:
+        return row.fault or "unknown operation"
+    if row.fault:
+        return row.fault
+    if size is None:
+        return "no vector" if row.operation in ("add", "upsert") else None
+    if dimension is not None and size != 4 * dimension:
+        return f"{VECTOR_OF.format(size)}, expected {4 * dimension}"
+    return "vector is no whole number of float32" if size % 4 else None
+
+
+def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:
+    """The same rows with all their faults, and without vectors that cannot be read."""
+    return [_legible(row, row_fault(row, dimension)) for row in rows]
+
+
+def _legible(row: WalRow, fault: str | None) -> WalRow:
+    if fault is None or fault == METADATA_FAULT:
+        return row
+    obscure = row.operation != "delete"
+    return replace(row, vector_bytes=None, fault=fault, obscure=obscure)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hnswcheck.errors import FormatError
+from hnswcheck.formats.text import text
+from hnswcheck.store.database import Database
 
 #: What sqlite's typeof() says.
 Type = Literal["integer", "real", "text", "blob", "null"]
@@ -67,3 +69,46 @@ def watermark_from_json(found: Any) -> WatermarkRow | None:
             return WatermarkRow(rowid, type_, value)
         case _:
             raise FormatError("a watermark that is none")
+
+
+#: Integers past this are no counter of operations: damage that a third-party fix left.
+LARGEST_SEQ_ID = 1 << 53
+
+WatermarkForm = Literal["integer", "blob8", "blob24", "digits", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """A ``max_seq_id`` row: the number, and how it is written."""
+
+    value: int
+    form: WatermarkForm
+
+    def is_number(self, integers: bool) -> bool:
+        """Whether ``value`` is what Chroma takes it for, or what a writer surely meant.
+
+        Args:
+            integers: the line is 1.x, which reads no BLOB at all.
+        """
+        return self.form != "other" and not (integers and self.form == "digits")
+
+
+def read_watermarks(database: Database) -> dict[str, Watermark]:
+    """Every ``max_seq_id`` row, by segment id."""
+    rows = database.rows("SELECT segment_id, seq_id FROM max_seq_id")
+    return {text(segment): watermark(value) for segment, value in rows if value is not None}
+
+
+def watermark(value: object) -> Watermark:
+    """What a seq_id in ``max_seq_id`` is; text comes as bytes."""
+    match value:
+        case int():
+            return Watermark(value, "integer")
+        case bytes() if len(value) == 8 and value[:2] == b"\x11\x11" and value[2:].isdigit():
+            return Watermark(int.from_bytes(value, "big"), "digits")
+        case bytes() if len(value) in (8, 24):
+            return Watermark(int.from_bytes(value, "big"), "blob8" if len(value) == 8 else "blob24")
+        case bytes():
+            return Watermark(0, "other")
+        case _:
+            return Watermark(0, "other")

@@ -1,0 +1,53 @@
+"""The audit of one or more persist directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from hnswcheck.auditing.request import Question
+from hnswcheck.auditing.runner import examine
+from hnswcheck.errors import naming
+from hnswcheck.isolation import alone
+from hnswcheck.progress import Progress, silent
+from hnswcheck.report import Level, Report
+from hnswcheck.store.database import DATABASE
+
+
+def audit(
+    path: str | os.PathLike[str],
+    level: Level | str = Level.STANDARD,
+    collections: Iterable[str] | None = None,
+    *,
+    all_ids: bool = False,
+    progress: Progress = silent,
+) -> Report:
+    """Say of every collection in a persist directory whether vector index and records agree.
+
+    Reads only: nothing in the directory is written, created or touched.
+
+    Args:
+        path: the persist directory.
+        level: "probe" (counts; milliseconds), "standard" (every id, label and link) or "deep"
+            (vectors, reachability, sqlite's own checks, hnswlib as a second reader).
+        collections: names or ids of the collections to audit; None for all. A name audits every
+            collection of that name, in whichever tenant and database.
+        all_ids: findings name all ids, not the first 20.
+        progress: called as bytes are read.
+
+    Raises:
+        StoreNotFound, NotAChromaStore: there is no store at ``path``.
+        UsageError: an unknown level or collection.
+        SchemaUnknown, SqliteBusy, StoreChanged, StoreUnreadable, SqliteDamaged: nothing could be
+            read. Where at least sqlite's list of collections can be read, what fails is reported.
+
+    Example:
+        >>> import hnswcheck
+        >>> hnswcheck.audit("no-such-directory")
+        Traceback (most recent call last):
+        ...
+        hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
+    """
+    question = Question.of(path, level, collections, all_ids)
+    with naming(path):
+        return Report((alone(question.directory / DATABASE, examine, (question,), progress),))

@@ -1,0 +1,45 @@
+"""What one folder says of whose its elements are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hnswcheck.formats.arrays import Flags, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class FolderProof:
+    """What is known of a folder, laid beside the records.
+
+    Attributes:
+        element: int64 (n,): each record's element, -1 where it has none.
+        tombstoned: bool (n,): that element is marked deleted.
+        doubtful: bool (n,): damage that changed labels may have reached it.
+        damaged: bool (n,): its vector cannot be what Chroma stored.
+        scaleless: bool (n,): only the direction of its vector is known, under cosine.
+        mapped: bool (n,): the folder's id map names the record.
+        whole_map: the id map was read to its end, so a record that it lacks was made later.
+        strangers: it names ids that neither sqlite nor the log knows: deleted since, or, where the
+            folder is newer than sqlite, not made yet.
+        mixed: elements or labels of several histories.
+        belongs: the log has the vector of one of its elements, or all counts agree.
+        moment: the operation up to which it reflects all, and none after; None if not known.
+        covered: the log still has all that came after.
+        after: an operation that it certainly reflects; 0 if none is known.
+        inferred: bool (n,): that this element is the record's was only inferred.
+    """
+
+    element: Ints
+    tombstoned: Flags
+    doubtful: Flags
+    damaged: Flags
+    scaleless: Flags
+    mapped: Flags
+    whole_map: bool
+    strangers: bool
+    mixed: bool
+    belongs: bool
+    moment: int | None
+    covered: bool
+    after: int
+    inferred: Flags

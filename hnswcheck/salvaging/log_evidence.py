@@ -1,0 +1,117 @@
+"""What the log and the rows prove of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hnswcheck.formats.arrays import Flags, Ints
+from hnswcheck.formats.strings import find
+from hnswcheck.salvaging.grade import NEVER, Grade, Grades
+from hnswcheck.store.records import Records
+from hnswcheck.store.wal import WalRow
+
+
+@dataclass(frozen=True, slots=True)
+class LogProof:
+    """What the log says of each record.
+
+    Attributes:
+        seq_ids: int64 (n,): the row that holds its last vector; 0 where the log has none.
+        grades: uint8 (n,): how sure it is that this row took effect.
+        made: int64 (n,): the operation that made the record; 0 where that is not known.
+        ever: bool (n,): no record had this id before.
+        obscure: bool (n,): a row that nobody can read may have written its last vector.
+    """
+
+    seq_ids: Ints
+    grades: Grades
+    made: Ints
+    ever: Flags
+    obscure: Flags
+
+
+@dataclass(slots=True)
+class _History:
+    exists: bool | None
+    vector: int = 0
+    sure: bool = True
+    made: int = 0
+    obscure: bool = False
+
+
+def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete: bool) -> LogProof:
+    """Follow every record through the log.
+
+    An add of an id that exists has no effect, so an add counts for sure only where the id is known
+    not to have been there: the log was never purged; or it was the last operation on the record,
+    and sqlite took it; or a record that was made earlier was made by a row of this log already.
+    It had none where the last operation on the record was before it.
+
+    Args:
+        rows: all that the log has of the collection, in order.
+        accounted: nothing up to this operation was updated or deleted, but what the log shows.
+        complete: the log was never purged.
+    """
+    at = find({row.id for row in rows}, records.ids)
+    first: dict[bytes, WalRow] = {}
+    for row in rows:
+        first.setdefault(row.id, row)
+    by_log = [
+        int(records.rowids[place])
+        for record, place in at.items()
+        if first[record].operation == "add" and records.seq_ids[place] == first[record].seq_id
+    ]
+    since_log = min(by_log, default=NEVER)
+    histories: dict[bytes, _History] = {}
+    for row in rows:
+        history = histories.get(row.id)
+        if history is None:
+            place = at.get(row.id)
+            fresh = complete or (place is not None and int(records.rowids[place]) >= since_log)
+            history = histories[row.id] = _History(False if fresh else None)
+            if place is not None and int(records.seq_ids[place]) < row.seq_id:
+                history.exists = True
+        _follow(history, row)
+    seq_ids, made = np.zeros(len(records.ids), np.int64), np.zeros(len(records.ids), np.int64)
+    grades: Grades = np.zeros(len(records.ids), np.uint8)
+    obscure = np.zeros(len(records.ids), bool)
+    untouched = records.seq_ids <= accounted
+    untouched[list(at.values())] = False
+    made[untouched] = records.seq_ids[untouched]
+    for record, place in at.items():
+        history = histories[record]
+        made[place] = history.made
+        obscure[place] = history.obscure
+        if history.vector:
+            seq_ids[place] = history.vector
+            grades[place] = Grade.PROVEN if history.sure else Grade.UNCONFIRMED
+    return LogProof(seq_ids, grades, made, untouched, obscure)
+
+
+def _follow(history: _History, row: WalRow) -> None:
+    has_vector = row.vector_bytes is not None
+    if row.obscure:
+        history.exists, history.vector, history.sure, history.made = None, 0, True, 0
+        history.obscure = True
+        return
+    match row.operation:
+        case "add" if history.exists is not True:
+            history.vector, history.sure = row.seq_id, history.exists is False
+            history.made = row.seq_id if history.exists is False else 0
+            history.exists = True
+        case "upsert":
+            if history.exists is False:
+                history.made = row.seq_id
+            history.exists = True
+            if has_vector:
+                history.vector, history.sure = row.seq_id, True
+        case "update" if history.exists is not False and has_vector:
+            history.vector, history.sure = row.seq_id, True
+        case "delete":
+            history.exists, history.vector, history.sure, history.made = False, 0, True, 0
+            history.obscure = False
+        case _:
+            pass
