@@ -5,14 +5,40 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Self, TypeVar
+
+E = TypeVar("E", bound="HnswcheckError")
 
 
 class HnswcheckError(Exception):
-    """Base of every error this package raises on purpose; the message is one line."""
+    """Base of every error this package raises on purpose; the message is one line.
+
+    A subclass may take whatever it likes: neither :meth:`saying` nor pickle calls its ``__init__``.
+    """
 
     exit_code = 3
     #: The finding that says the same in a report; empty where it is not about a store.
     finding = "file-unreadable"
+
+    def saying(self, message: str) -> Self:
+        """The same error with another message: class, attributes and exit code stay.
+
+        To be raised ``from`` this one.
+        """
+        other = _made(type(self), message)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def within(self, path: str | os.PathLike[str]) -> Self:
+        """The same error with the path in front of its message; itself if it names the path."""
+        return self if str(path) in str(self) else self.saying(f"{path}: {self}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (type(self), *self.args), self.__dict__
+
+
+def _made(kind: type[E], *message: object) -> E:
+    return kind.__new__(kind, *message)
 
 
 class UsageError(HnswcheckError):
@@ -144,6 +170,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except HnswcheckError as error:
-        if str(path) in str(error) or not error.finding:
+        named = error.within(path) if error.finding else error
+        if named is error:
             raise
-        raise type(error)(f"{path}: {error}") from error
+        raise named from error

@@ -45,9 +45,6 @@ class StoreDamaged(HnswcheckError):
         super().__init__(_summary(report, when))
         self.report = report
 
-    def __reduce__(self) -> tuple[Any, ...]:  # pickle would give __init__ the message
-        return type(self), (self.report,)
-
 
 class StoreBroken(StoreDamaged):
     """A store was sound before a guarded block, and is damaged after it.
@@ -60,9 +57,6 @@ class StoreBroken(StoreDamaged):
         super().__init__(after, "after the guarded block, not before it: ")
         self.before = before
         self.after = after
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.before, self.after)
 
 
 class StoreUndecided(HnswcheckError):
@@ -77,9 +71,6 @@ class StoreUndecided(HnswcheckError):
     def __init__(self, report: Report) -> None:
         super().__init__(_summary(report, ""))
         self.report = report
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.report,)
 
 
 def ensure_consistent(
