@@ -46,7 +46,7 @@ def bytes_to_read(folder: SegmentFolder, level: Level) -> int:
 
 
 def deep(
-    target: CollectionView,
+    view: CollectionView,
     folder: SegmentFolder,
     database: Database,
     sampler: Sampler,
@@ -59,32 +59,32 @@ def deep(
     Raises:
         StoreChanged, StoreUnreadable: it could not be read.
     """
-    report = standard(target, folder, sampler, advance)
+    report = standard(view, folder, sampler, advance)
     header = folder.header
-    if header is None or not header.count or not folder.level0_whole or not target.peek.present:
+    if header is None or not header.count or not folder.level0_whole or not view.peek.present:
         return report
     try:
-        findings = list(_check(target, folder, header, database, sampler, advance))
+        findings = list(_check(view, folder, header, database, sampler, advance))
     except (FormatError, OSError) as error:
         raise StoreChanged(f"a file changed while it was read: {error}") from error
     found = (*report.findings, *findings)
-    return replace(report, findings=found, status=status_of(target, found, report.ledger))
+    return replace(report, findings=found, status=status_of(view, found, report.ledger))
 
 
 def _check(
-    target: CollectionView,
+    view: CollectionView,
     folder: SegmentFolder,
     header: Header,
     database: Database,
     sampler: Sampler,
     advance: Advance,
 ) -> Iterator[Finding]:
-    norms = folder.read_norms()[0] if target.collection.space == "cosine" else None
+    norms = folder.read_norms()[0] if view.collection.space == "cosine" else None
     faults = VectorFaults(norms)
     elements, links, findings = _walk(folder, header, faults, advance)
     yield from findings
     places = list(faulty_places(faults))
-    expected = _rows_in_index(target, database)
+    expected = _rows_in_index(view, database)
     id_map = folder.read_id_map() if places or expected else None
     for kind, faulty in places:
         yield finding(kind, len(faulty), sampler.places(_names(faulty, elements, id_map)))
@@ -94,7 +94,7 @@ def _check(
     if links is None:
         return
     try:
-        yield from check_engine(folder, header, elements, links, target.collection.space, advance)
+        yield from check_engine(folder, header, elements, links, view.collection.space, advance)
     except NotAsked as reason:
         yield finding("engine-not-asked", 1, (), "an answer of hnswlib", str(reason))
 
@@ -129,14 +129,14 @@ def _names(faulty: list[int], elements: Elements, id_map: IdMap | None) -> Itera
             yield f"label {label}"
 
 
-def _rows_in_index(target: CollectionView, database: Database) -> dict[bytes, int]:
+def _rows_in_index(view: CollectionView, database: Database) -> dict[bytes, int]:
     """For each id whose vector must be that of a row of the log, the row's seq_id."""
-    rows, records = target.read_all_wal(), target.collection.metadata
-    if not (target.start_known and rows and records):
+    rows, records = view.read_all_wal(), view.collection.metadata
+    if not (view.start_known and rows and records):
         return {}
     written = read_written_since(database, records.id, rows[0].seq_id - 1)
-    complete, ignores = is_complete(database), target.integers
-    return rows_in_index(rows, target.start, complete, written, ignores=ignores)
+    complete, ignores = is_complete(database), view.integers
+    return rows_in_index(rows, view.start, complete, written, ignores=ignores)
 
 
 def _check_log(

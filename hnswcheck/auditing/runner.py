@@ -74,9 +74,9 @@ def examine(question: Question, progress: Progress = silent) -> StoreReport:
     started = time.monotonic()
     directory, level = question.directory, question.level
     while True:
-        with open_store(directory) as view:
+        with open_store(directory) as store:
             try:
-                found = _Audit(view, question, progress).run()
+                found = _Audit(store, question, progress).run()
             except CopyOutdated as error:
                 if time.monotonic() > started + PATIENCE_SECONDS:
                     raise StoreChanged(str(error)) from error
@@ -112,23 +112,23 @@ def _store_report(
 class _Audit:
     """One audit of one open store."""
 
-    def __init__(self, view: StoreView, question: Question, progress: Progress) -> None:
-        self.view = view
+    def __init__(self, store: StoreView, question: Question, progress: Progress) -> None:
+        self.store = store
         self.question = question
         self.level = question.level
         self.sampler = Sampler(question.all_ids)
         self.progress = progress
 
     def run(self) -> _Found:
-        listing = list_directory(self.view.root)
-        with self.view.database.snapshot():
-            schema = read_schema(self.view.database)
+        listing = list_directory(self.store.root)
+        with self.store.database.snapshot():
+            schema = read_schema(self.store.database)
         collections = self._collections(schema)
         selected = select_collections(collections, self.question.collections)
         findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
         try:
-            with self.view.standing_still():
+            with self.store.standing_still():
                 findings += self._check_catalogue(schema)
                 reports = self._judge_all(selected, schema)
             findings += self._check_sqlite()
@@ -141,8 +141,8 @@ class _Audit:
         lacks a segment is looked at again."""
 
         def read() -> Sequence[Collection]:
-            with self.view.database.snapshot():
-                return read_collections(self.view.database, schema)
+            with self.store.database.snapshot():
+                return read_collections(self.store.database, schema)
 
         found = read()
         lacking = {c.id for c in found if not (c.vector and c.metadata)}
@@ -152,12 +152,12 @@ class _Audit:
         return [c for c in read() if (c.vector and c.metadata) or c.id in lacking]
 
     def _let_database_rest(self) -> None:
-        time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds()))
+        time.sleep(max(0.0, REST_SECONDS - self.store.quiet_seconds()))
 
     def _check_catalogue(self, schema: Schema) -> Iterator[Finding]:
         def read() -> list[str]:
-            with self.view.database.snapshot():
-                found = read_surroundings(self.view.database, schema)
+            with self.store.database.snapshot():
+                found = read_surroundings(self.store.database, schema)
             return list(catalogue_faults(found, schema))
 
         faults = read()
@@ -168,7 +168,7 @@ class _Audit:
             yield finding("catalogue-invalid", len(faults), self.sampler.places(faults))
 
     def _check_sqlite(self) -> Iterator[Finding]:
-        faults = list(sqlite_faults(self.view.root)) if self.level is Level.DEEP else []
+        faults = list(sqlite_faults(self.store.root)) if self.level is Level.DEEP else []
         if faults:
             yield finding("sqlite-damaged", len(faults), self.sampler.places(faults))
 
@@ -195,22 +195,22 @@ class _Audit:
         self, collections: Sequence[Collection], schema: Schema
     ) -> dict[str, SegmentReport] | None:
         """Reports that are all true of one moment, or None."""
-        folders = [path for c in collections if (path := segment_folder(self.view.root, c))]
+        folders = [path for c in collections if (path := segment_folder(self.store.root, c))]
         try:
-            before = self.view.moment(folders)
-            now = {c.id: c for c in read_collections(self.view.database, schema)}
+            before = self.store.moment(folders)
+            now = {c.id: c for c in read_collections(self.store.database, schema)}
             if any(now.get(c.id) != c for c in collections):
                 return None
             meter = _Meter(self.progress, folders, self.level)
-            targets = read_collection_views(
-                self.view, collections, schema, self.level is not Level.PROBE
+            views = read_collection_views(
+                self.store, collections, schema, self.level is not Level.PROBE
             )
-            reports = {t.collection.id: self._judge(t, meter) for t in targets}
+            reports = {one.collection.id: self._judge(one, meter) for one in views}
             if not all(map(_may_be_trusted_at_once, reports.values())):
-                time.sleep(max(0.0, REST_SECONDS - self.view.quiet_seconds(folders)))
-            return reports if self.view.moment(folders) == before else None
+                time.sleep(max(0.0, REST_SECONDS - self.store.quiet_seconds(folders)))
+            return reports if self.store.moment(folders) == before else None
         except RecordsMoved as error:
-            if self.view.moment(folders) == before:  # nobody writes: the table contradicts itself
+            if self.store.moment(folders) == before:  # nobody writes: the table contradicts itself
                 raise SqliteDamaged("table embeddings and its index disagree") from error
             return None
         except StoreChanged:
@@ -228,8 +228,8 @@ class _Audit:
                     break
             time.sleep(pause)
             pause *= 2
-        (target,) = read_collection_views(self.view, [collection], schema, with_ids=False)
-        return segment_report(target, [finding("store-changed")])
+        (view,) = read_collection_views(self.store, [collection], schema, with_ids=False)
+        return segment_report(view, [finding("store-changed")])
 
     def _judge_alone(
         self, collection: Collection, schema: Schema, until: float
@@ -244,58 +244,58 @@ class _Audit:
         Raises:
             StoreChanged: they did not.
         """
-        folder = segment_folder(self.view.root, collection)
+        folder = segment_folder(self.store.root, collection)
         folders = [folder] if folder else []
-        before = self.view.moment_of_files(folders)
-        with self.view.database.snapshot():
-            now = read_collections(self.view.database, schema, collection.id)
+        before = self.store.moment_of_files(folders)
+        with self.store.database.snapshot():
+            now = read_collections(self.store.database, schema, collection.id)
             if not all(c.vector and c.metadata for c in now):
                 raise StoreChanged("the collection is being dropped")
             with_ids = self.level is not Level.PROBE
-            targets = [
-                t.with_ids() for t in read_collection_views(self.view, now, schema, with_ids)
+            views = [
+                one.with_ids() for one in read_collection_views(self.store, now, schema, with_ids)
             ]
-            version = self.view.database.version()
-        if not targets:
+            version = self.store.database.version()
+        if not views:
             return None
-        report = self._judge(targets[0], _Meter(self.progress, folders, self.level))
-        if self.view.moment_of_files(folders) != before:
+        report = self._judge(views[0], _Meter(self.progress, folders, self.level))
+        if self.store.moment_of_files(folders) != before:
             raise StoreChanged("a segment changed while it was read")
         if not _may_be_trusted_at_once(report):
-            early = REST_SECONDS - self.view.quiet_seconds(folders)
-            if early > 0 or self.view.database.version() != version:
+            early = REST_SECONDS - self.store.quiet_seconds(folders)
+            if early > 0 or self.store.database.version() != version:
                 time.sleep(max(0.0, min(early, until - time.monotonic())))
                 raise StoreChanged("a flush may be under way")
         return report
 
-    def _judge(self, target: CollectionView, meter: _Meter) -> SegmentReport:
-        vector = target.collection.vector
+    def _judge(self, view: CollectionView, meter: _Meter) -> SegmentReport:
+        vector = view.collection.vector
         assert vector is not None
         if vector.type != PERSISTED_TYPE:
             kind = "segment-not-persisted" if vector.type in ELSEWHERE else "segment-type-unknown"
-            return segment_report(target, [finding(kind, 1, (), PERSISTED_TYPE, vector.type)])
-        unsafe = list(check_segment_path(self.view.root, vector.id))
-        if unsafe or target.folder is None:
-            return segment_report(target, unsafe)
-        meter.what = target.collection.name
+            return segment_report(view, [finding(kind, 1, (), PERSISTED_TYPE, vector.type)])
+        unsafe = list(check_segment_path(self.store.root, vector.id))
+        if unsafe or view.folder is None:
+            return segment_report(view, unsafe)
+        meter.what = view.collection.name
         try:
-            if target.unreadable is not None:
-                raise StoreUnreadable(target.unreadable)
-            folder = open_segment(target.folder)
+            if view.unreadable is not None:
+                raise StoreUnreadable(view.unreadable)
+            folder = open_segment(view.folder)
             if self.level is Level.PROBE:
-                return probe(target, folder)
+                return probe(view, folder)
             if self.level is Level.DEEP:
-                report = deep(target, folder, self.view.database, self.sampler, meter.advance)
+                report = deep(view, folder, self.store.database, self.sampler, meter.advance)
             else:
-                report = standard(target, folder, self.sampler, meter.advance)
+                report = standard(view, folder, self.sampler, meter.advance)
             if self.question.salvages and report.status not in SOUND and not folder.irregular:
-                return replace(report, recoverable=recoverable(self.view.database, target))
+                return replace(report, recoverable=recoverable(self.store.database, view))
             return report
         except StoreUnreadable as error:
-            return segment_report(target, [finding(error.finding, 1, [path_text(str(error))])])
+            return segment_report(view, [finding(error.finding, 1, [path_text(str(error))])])
         except MemoryError as error:
             says = f"not enough memory: {error}"
-            return segment_report(target, [finding(StoreUnreadable.finding, 1, [says])])
+            return segment_report(view, [finding(StoreUnreadable.finding, 1, [says])])
 
 
 def _may_be_trusted_at_once(report: SegmentReport) -> bool:

@@ -24,63 +24,63 @@ UNREAD, NOTHING_TO_READ = "segment-path-unsafe", "segment-not-persisted"
 ACCOUNT_OF_RECORDS = {"records-missing", "records-phantom"}
 
 
-def ledger_of(target: CollectionView, folder: SegmentFolder) -> Ledger:
+def ledger_of(view: CollectionView, folder: SegmentFolder) -> Ledger:
     """The accounts, as far as sqlite, header and the head of the id map tell."""
-    watermark = target.vector_watermark.value if target.vector_watermark else None
-    if watermark is None and target.peek.present:
-        watermark = target.peek.max_seq_id
+    watermark = view.vector_watermark.value if view.vector_watermark else None
+    if watermark is None and view.peek.present:
+        watermark = view.peek.max_seq_id
     return Ledger(
-        records=target.records,
+        records=view.records,
         elements=folder.header.count if folder.header else None,
-        total_elements_added=target.peek.total_elements_added,
+        total_elements_added=view.peek.total_elements_added,
         capacity=folder.header.capacity if folder.header else None,
         vector_watermark=watermark,
-        metadata_watermark=target.metadata_watermark.value if target.metadata_watermark else None,
-        wal_rows=target.wal_total,
-        pending=count_pending(target.wal, target.start),
+        metadata_watermark=view.metadata_watermark.value if view.metadata_watermark else None,
+        wal_rows=view.wal_total,
+        pending=count_pending(view.wal, view.start),
     )
 
 
-def check_dimension(target: CollectionView, folder: SegmentFolder) -> Iterator[Finding]:
+def check_dimension(view: CollectionView, folder: SegmentFolder) -> Iterator[Finding]:
     """A collection without a dimension can hold nothing; Chroma then reads no vectors."""
-    holds = target.records or folder.count or target.peek.present
-    if target.collection.dimension is None and holds:
+    holds = view.records or folder.count or view.peek.present
+    if view.collection.dimension is None and holds:
         found = folder.header.dimension if folder.header else None
         yield finding("header-dimension-mismatch", 1, (), "none, says sqlite", found)
 
 
-def check_watermarks(target: CollectionView) -> Iterator[Finding]:
+def check_watermarks(view: CollectionView) -> Iterator[Finding]:
     """Findings about both ``max_seq_id`` rows."""
     for name, mark in (
-        ("VECTOR", target.vector_watermark),
-        ("METADATA", target.metadata_watermark),
+        ("VECTOR", view.vector_watermark),
+        ("METADATA", view.metadata_watermark),
     ):
-        yield from check_watermark(mark, target.integers, target.highest, name)
-    if target.vector_watermark is None and target.peek.present and target.peek.max_seq_id:
-        yield finding("watermark-legacy", 1, (), None, target.peek.max_seq_id)
+        yield from check_watermark(mark, view.integers, view.highest, name)
+    if view.vector_watermark is None and view.peek.present and view.peek.max_seq_id:
+        yield finding("watermark-legacy", 1, (), None, view.peek.max_seq_id)
 
 
 def segment_report(
-    target: CollectionView,
+    view: CollectionView,
     findings: Sequence[Finding],
     ledger: Ledger | None = None,
     recoverable: Recoverable | None = None,
 ) -> SegmentReport:
     """The report of this collection's vector segment."""
-    c = target.collection
-    ledger = ledger or Ledger(records=target.records)
+    c = view.collection
+    ledger = ledger or Ledger(records=view.records)
     return SegmentReport(
         CollectionInfo(c.id, c.name, c.tenant, c.database, c.dimension, c.space),
         c.vector.id if c.vector else None,
         c.metadata.id if c.metadata else None,
-        status_of(target, findings, ledger),
+        status_of(view, findings, ledger),
         ledger,
         recoverable or Recoverable(),
         tuple(findings),
     )
 
 
-def status_of(target: CollectionView, findings: Sequence[Finding], ledger: Ledger) -> Status:
+def status_of(view: CollectionView, findings: Sequence[Finding], ledger: Ledger) -> Status:
     """The status that findings amount to."""
     ids = {found.id for found in findings}
     errors = {i for i in ids if REGISTRY[i].severity == "error"}
@@ -94,5 +94,5 @@ def status_of(target: CollectionView, findings: Sequence[Finding], ledger: Ledge
         return "lagging"
     if NOTHING_TO_READ in ids:
         return "empty"
-    written = target.records or target.peek.present or ledger.elements
+    written = view.records or view.peek.present or ledger.elements
     return "consistent" if written else "empty"

@@ -76,7 +76,7 @@ class Parts:
 
 
 def standard(
-    target: CollectionView, folder: SegmentFolder, sampler: Sampler, advance: Advance
+    view: CollectionView, folder: SegmentFolder, sampler: Sampler, advance: Advance
 ) -> SegmentReport:
     """Judge a segment by everything but its vectors.
 
@@ -86,26 +86,26 @@ def standard(
         StoreChanged, StoreUnreadable: it could not be read.
     """
     if folder.irregular:
-        return segment_report(target, list(check_files(folder, *target.shape)))
-    with _beside(folder, _records, target) as records_read:
+        return segment_report(view, list(check_files(folder, *view.shape)))
+    with _beside(folder, _records, view) as records_read:
         parts = read_parts(folder, sampler, advance)
     records = records_read()
-    marks = _marks(parts, target.integers)
-    replay = replay_index(target.wal, target.start, parts.id_map, marks, target.revives)
-    result = _balance(records, parts, replay) if target.start_known else None
-    ledger = ledger_of(target, folder)
+    marks = _marks(parts, view.integers)
+    replay = replay_index(view.wal, view.start, parts.id_map, marks, view.revives)
+    result = _balance(records, parts, replay) if view.start_known else None
+    ledger = ledger_of(view, folder)
     findings = [
-        *check_dimension(target, folder),
+        *check_dimension(view, folder),
         *(
             _check_discarded(parts)
-            if _discarded(target, parts, result)
-            else _check_kept(target, parts, replay, result, sampler)
+            if _discarded(view, parts, result)
+            else _check_kept(view, parts, replay, result, sampler)
         ),
         *(check_balance(result, sampler) if result else ()),
         *check_replay(replay, sampler),
-        *(check_lag(target.wal, target.start) if target.start_known else ()),
-        *check_rows(target.wal, target.collection.dimension, sampler),
-        *check_watermarks(target),
+        *(check_lag(view.wal, view.start) if view.start_known else ()),
+        *check_rows(view.wal, view.collection.dimension, sampler),
+        *check_watermarks(view),
     ]
     id_map, elements = parts.id_map, parts.elements
     whole = elements if elements is not None and folder.level0_whole else None
@@ -115,20 +115,18 @@ def standard(
         total_elements_added=id_map.total_elements_added if id_map else None,
         live=whole.live if whole else None,
         tombstones=whole.tombstones if whole else None,
-        records_after_replay=len(records) if target.records_known else None,
+        records_after_replay=len(records) if view.records_known else None,
         index_ids_after_replay=result.index_ids if result else None,
         missing=len(result.missing) if result else None,
         phantom=len(result.phantom) if result else None,
     )
-    sound = status_of(target, findings, ledger) in SOUND
-    return segment_report(
-        target, findings, ledger, _served(target, parts, records) if sound else None
-    )
+    sound = status_of(view, findings, ledger) in SOUND
+    return segment_report(view, findings, ledger, _served(view, parts, records) if sound else None)
 
 
-def _records(target: CollectionView) -> Strings:
+def _records(view: CollectionView) -> Strings:
     """The ids that sqlite has after replay."""
-    records = replay_records(target.wal, target.metadata_start, target.record_ids())
+    records = replay_records(view.wal, view.metadata_start, view.record_ids())
     _ = records.sorted_hashes  # which takes a while, so not later
     return records
 
@@ -197,11 +195,11 @@ def _starts_over(id_map: IdMap | None, integers: bool) -> bool:
     return integers and id_map.problem is None and not len(id_map.id_to_label.ids)
 
 
-def _discarded(target: CollectionView, parts: Parts, result: Balance | None) -> bool:
+def _discarded(view: CollectionView, parts: Parts, result: Balance | None) -> bool:
     """Whether Chroma throws the index files away unread, and loses nothing by it."""
-    if not parts.folder.states or not _starts_over(parts.id_map, target.integers):
+    if not parts.folder.states or not _starts_over(parts.id_map, view.integers):
         return False
-    flushed = parts.id_map is None and target.was_flushed
+    flushed = parts.id_map is None and view.was_flushed
     balanced = result is not None and not (result.missing or result.phantom)
     return balanced and not flushed
 
@@ -219,12 +217,12 @@ def _check_discarded(parts: Parts) -> Iterator[Finding]:
 
 
 def _check_kept(
-    target: CollectionView, parts: Parts, replay: Replay, result: Balance | None, sampler: Sampler
+    view: CollectionView, parts: Parts, replay: Replay, result: Balance | None, sampler: Sampler
 ) -> Iterator[Finding]:
     """Findings about files that Chroma loads."""
-    yield from check_files(parts.folder, *target.shape)
-    yield from _check_absence(target, parts, result)
-    yield from _check_contents(target, parts, replay, sampler)
+    yield from check_files(parts.folder, *view.shape)
+    yield from _check_absence(view, parts, result)
+    yield from _check_contents(view, parts, replay, sampler)
 
 
 def _marks(parts: Parts, integers: bool) -> Marks | None:
@@ -248,43 +246,41 @@ def _balance(records: Strings, parts: Parts, replay: Replay) -> Balance | None:
     return balance(records, replay, index_ids)
 
 
-def _check_absence(
-    target: CollectionView, parts: Parts, result: Balance | None
-) -> Iterator[Finding]:
+def _check_absence(view: CollectionView, parts: Parts, result: Balance | None) -> Iterator[Finding]:
     """Folder or id map not there: damage only if something was flushed, or is missing."""
     folder = parts.folder
     if ID_MAP in folder.states:
         return
     if not folder.states:
-        if target.was_flushed or (result is not None and result.missing):
+        if view.was_flushed or (result is not None and result.missing):
             yield finding("segment-folder-missing")
     else:
         yield finding("id-map-missing")
 
 
 def _check_contents(
-    target: CollectionView, parts: Parts, replay: Replay, sampler: Sampler
+    view: CollectionView, parts: Parts, replay: Replay, sampler: Sampler
 ) -> Iterator[Finding]:
     folder, header = parts.folder, parts.folder.header
     if parts.id_map is not None:
         size = folder.states[ID_MAP].size
-        dimension = target.collection.dimension
+        dimension = view.collection.dimension
         yield from check_id_map(parts.id_map, size, header, dimension, sampler)
     if header is None or not folder.level0_whole:
         return
     elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map
-    loaded = not _starts_over(id_map, target.integers)
+    loaded = not _starts_over(id_map, view.integers)
     if loaded and elements is not None and placement is not None and id_map is not None:
-        yield from check_elements(elements, placement, id_map, replay, target.revives, sampler)
+        yield from check_elements(elements, placement, id_map, replay, view.revives, sampler)
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)
     yield from check_entry_point(header, parts.links, parts.faults)
 
 
-def _served(target: CollectionView, parts: Parts, records: Strings) -> Recoverable:
+def _served(view: CollectionView, parts: Parts, records: Strings) -> Recoverable:
     """Where Chroma takes the vectors of a sound collection from."""
-    written = {row.id for row in target.wal}
+    written = {row.id for row in view.wal}
     indexed = find(written, parts.id_map.id_to_label.ids) if parts.id_map else {}
-    pending = len(find(vectors_in(target.wal, target.start, indexed.keys()), records))
+    pending = len(find(vectors_in(view.wal, view.start, indexed.keys()), records))
     return Recoverable(len(records) - pending, pending, 0, 0, 0)

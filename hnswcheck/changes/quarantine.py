@@ -255,23 +255,23 @@ def _plan(
 def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Account]:
     """By collection, what Chroma can search with the WAL alone, and what only the index has."""
     wanted = {segment.collection.id for segment in damaged}
-    with open_store(root) as view:
-        schema = read_schema(view.database)
-        collections = [c for c in read_collections(view.database, schema) if c.id in wanted]
-        targets = read_collection_views(view, collections, schema, with_ids=True)
-        return {target.collection.id: _account(target) for target in targets}
+    with open_store(root) as store:
+        schema = read_schema(store.database)
+        collections = [c for c in read_collections(store.database, schema) if c.id in wanted]
+        views = read_collection_views(store, collections, schema, with_ids=True)
+        return {view.collection.id: _account(view) for view in views}
 
 
-def _account(target: CollectionView) -> _Account:
-    rows = target.read_all_wal()
-    if not target.records_known:
+def _account(view: CollectionView) -> _Account:
+    rows = view.read_all_wal()
+    if not view.records_known:
         return _Account(0, None)
-    records = replay_records(target.wal, target.metadata_start, target.record_ids())
-    present, _ = balance_with(target, target.folder, target.start, records)
-    dimension = target.collection.dimension
+    records = replay_records(view.wal, view.metadata_start, view.record_ids())
+    present, _ = balance_with(view, view.folder, view.start, records)
+    dimension = view.collection.dimension
     if dimension is None or any(check_rows(rows, dimension, Sampler())):
         return _Account(0, present)  # Chroma searches nothing, or stops at such a row
-    replayed = replay_index(rows, BEFORE_ALL, None, None, target.revives).present
+    replayed = replay_index(rows, BEFORE_ALL, None, None, view.revives).present
     there = find((id for id, there in replayed.items() if there), records)
     return _Account(len(there), present)
 

@@ -153,11 +153,11 @@ def _plan(root: Path, name: str, progress: Progress = silent) -> _Plan:
     manifest = _manifest(root, name, progress)
     folders = (*segment_folders(root), root / name)
     before = states_if_quiet(root, folders)
-    with open_store(root) as view:
-        collection = _owner(root, view.database, manifest.segment)
-        schema = read_schema(view.database)
-        (target,) = read_collection_views(view, [collection], schema, with_ids=True)
-        writes, deletes, present = losses(root, view.database, target.with_ids(), manifest)
+    with open_store(root) as store:
+        collection = _owner(root, store.database, manifest.segment)
+        schema = read_schema(store.database)
+        (view,) = read_collection_views(store, [collection], schema, with_ids=True)
+        writes, deletes, present = losses(root, store.database, view.with_ids(), manifest)
     states = before if states_if_quiet(root, folders) == before else None
     return _Plan(manifest, writes, deletes, present, folders, states)
 

@@ -26,7 +26,7 @@ CHUNK = 1 << 12
 
 
 def losses(
-    root: Path, database: Database, target: CollectionView, manifest: Manifest
+    root: Path, database: Database, view: CollectionView, manifest: Manifest
 ) -> tuple[int, int, Balance | None]:
     """Writes and deletes since that would be lost; and account 1 as it is now, if it matters.
 
@@ -34,35 +34,35 @@ def losses(
     lost as long as nobody has written to the collection: a repair can be undone, whatever it
     replaced.
     """
-    if target.vector_watermark is None and not target.peek.present:
+    if view.vector_watermark is None and not view.peek.present:
         return 0, 0, None
-    assert target.collection.metadata
-    records = replay_records(target.wal, target.metadata_start, target.record_ids())
-    present, _ = balance_with(target, root / manifest.segment, target.start, records)
-    log = target.read_all_wal()
+    assert view.collection.metadata
+    records = replay_records(view.wal, view.metadata_start, view.record_ids())
+    present, _ = balance_with(view, root / manifest.segment, view.start, records)
+    log = view.read_all_wal()
     if manifest.log == (len(log), log[-1].seq_id if log else 0):
         return 0, 0, present
     row = manifest.watermark
     mark = None if row is None else watermark(row.raw)
     start = replay_start(peek_id_map(root / manifest.folder), mark)
-    old, old_ids = balance_with(target, root / manifest.folder, start, records)
+    old, old_ids = balance_with(view, root / manifest.folder, start, records)
     rows = [row for row in log if row.seq_id > start]
     in_wal = vectors_in(rows, start, find((row.id for row in rows), old_ids).keys())
     last = min(start, manifest.highest_seq_id)  # a watermark may be ahead
-    since = read_written_since(database, target.collection.metadata.id, last)
+    since = read_written_since(database, view.collection.metadata.id, last)
     missing = set(present.missing) if present else set()
     writes = [id for id in since if id not in in_wal and id not in missing]
-    lost = sum(1 for _ in _unlike(writes, root / manifest.segment, root / manifest.folder, target))
+    lost = sum(1 for _ in _unlike(writes, root / manifest.segment, root / manifest.folder, view))
     known = set(manifest.strangers or ())
     deletes = {as_text(id) for id in old.phantom} - known if old else set()
     return lost, len(deletes), present
 
 
 def _unlike(
-    ids: Sequence[bytes], present: Path, old: Path, target: CollectionView
+    ids: Sequence[bytes], present: Path, old: Path, view: CollectionView
 ) -> Iterator[bytes]:
     """Those whose vector is not the same in both folders."""
-    folders = _elements(present, ids, target), _elements(old, ids, target)
+    folders = _elements(present, ids, view), _elements(old, ids, view)
     if None in folders:
         yield from ids
         return
@@ -78,13 +78,11 @@ def _unlike(
             yield ids[begin + i]
 
 
-def _elements(
-    path: Path, ids: Sequence[bytes], target: CollectionView
-) -> tuple[Folder, Ints] | None:
+def _elements(path: Path, ids: Sequence[bytes], view: CollectionView) -> tuple[Folder, Ints] | None:
     """A folder, and the element of each id in it, -1 for none."""
-    if target.collection.dimension is None:
+    if view.collection.dimension is None:
         return None
-    opened = open_remains(path, target.collection, target.settings)
+    opened = open_remains(path, view.collection, view.settings)
     folder, id_map = opened or (None, None)
     if folder is None or id_map is None or id_map.problem is not None:
         return None

@@ -104,7 +104,7 @@ class Mend:
 
 
 def choose_mend(
-    target: CollectionView, errors: frozenset[str], found: Salvage, database: Database
+    view: CollectionView, errors: frozenset[str], found: Salvage, database: Database
 ) -> Mend | None:
     """A change smaller than a new index, by which every record gets its best vector, if there is.
 
@@ -117,7 +117,7 @@ def choose_mend(
     for number, (folder, proof) in enumerate(
         zip(found.folders, found.proofs, strict=True), FIRST_FOLDER
     ):
-        adopted = folder.path != target.folder
+        adopted = folder.path != view.folder
         elsewhere = ~np.isin(found.sources, [LOG, number])
         if proof is None or proof.mixed or elsewhere.any():
             continue
@@ -128,20 +128,20 @@ def choose_mend(
             continue
         if folder.relabelled.any():  # Chroma reads what is there
             continue
-        mend = _mend(target, segment, found, proof, number, adopted, database)
+        mend = _mend(view, segment, found, proof, number, adopted, database)
         if mend is not None:
             return mend
     return None
 
 
-def last_operation(target: CollectionView) -> int:
+def last_operation(view: CollectionView) -> int:
     """The last operation on the collection that sqlite has or will have."""
-    rows = target.read_all_wal()
-    return max(rows[-1].seq_id if rows else 0, min(target.metadata_start, target.highest))
+    rows = view.read_all_wal()
+    return max(rows[-1].seq_id if rows else 0, min(view.metadata_start, view.highest))
 
 
 def _mend(
-    target: CollectionView,
+    view: CollectionView,
     segment: SegmentFolder,
     found: Salvage,
     proof: FolderProof,
@@ -150,15 +150,15 @@ def _mend(
     database: Database,
 ) -> Mend | None:
     elements = found.folders[number - FIRST_FOLDER].elements
-    start = _start(target, proof)
+    start = _start(view, proof)
     id_map, relabelling = segment.read_id_map(), None
 
     def is_enough(id_map: IdMap, element: Ints) -> bool:
-        return _is_enough(target, found, number, start, id_map, element, database)
+        return _is_enough(view, found, number, start, id_map, element, database)
 
     if not (id_map and _fits(id_map, elements) and is_enough(id_map, proof.element)):
         good = (proof.element >= 0) & ~proof.tombstoned & ~proof.damaged
-        rows = target.read_all_wal()
+        rows = view.read_all_wal()
         # What the log writes anew needs no element, and an add is ignored where there is one.
         written = {row.id for row in rows if row.seq_id > start and row.operation != "update"}
         for left in (set[bytes](), written):
@@ -168,23 +168,23 @@ def _mend(
             relabelling = _relabelling(element, elements, id_map)
             if relabelling is None:
                 continue
-            if is_enough(_renewed(relabelling, found.records, target.integers), element):
+            if is_enough(_renewed(relabelling, found.records, view.integers), element):
                 break
         else:
             return None
-    mark = target.vector_watermark
+    mark = view.vector_watermark
     right = mark is not None and mark.value == start
-    right &= not any(check_watermark(mark, target.integers, target.highest, "VECTOR"))
+    right &= not any(check_watermark(mark, view.integers, view.highest, "VECTOR"))
     size = _links_size(segment)
     return Mend(segment.path, adopted, None if right else start, relabelling, size)
 
 
-def _start(target: CollectionView, proof: FolderProof) -> int:
+def _start(view: CollectionView, proof: FolderProof) -> int:
     """The moment of the folder, or one before all that the log has."""
-    if proof.moment is not None and 0 <= proof.moment <= target.highest:
+    if proof.moment is not None and 0 <= proof.moment <= view.highest:
         return proof.moment
-    rows = target.read_all_wal()
-    return rows[0].seq_id - 1 if rows else last_operation(target)
+    rows = view.read_all_wal()
+    return rows[0].seq_id - 1 if rows else last_operation(view)
 
 
 def _fits(id_map: IdMap, elements: Elements) -> bool:
@@ -230,7 +230,7 @@ def _renewed(new: Relabelling, records: Records, integers: bool) -> IdMap:
 
 
 def _is_enough(
-    target: CollectionView,
+    view: CollectionView,
     found: Salvage,
     number: int,
     start: int,
@@ -244,8 +244,8 @@ def _is_enough(
         number: of the folder.
         element: int64 (n,): of each record, as the id map says.
     """
-    rows, ids = target.read_all_wal(), id_map.id_to_label.ids
-    replay = replay_index(rows, start, id_map, None, target.revives)
+    rows, ids = view.read_all_wal(), id_map.id_to_label.ids
+    replay = replay_index(rows, start, id_map, None, view.revives)
     after = balance(found.records.ids, replay, ids)
     pending = [row for row in rows if row.seq_id > start]
     if after.missing or after.phantom or any(row.fault for row in pending):
@@ -262,7 +262,7 @@ def _is_enough(
     kept = np.flatnonzero(made != due)
     if not len(kept) or (element[kept] < 0).any():
         return not len(kept)
-    dimension = target.collection.dimension or 0
+    dimension = view.collection.dimension or 0
     folder = found.folders[number - FIRST_FOLDER]
     norm = None if folder.norms is None else 1.0
     logged = np.concatenate(list(found.read(kept, database, dimension)))

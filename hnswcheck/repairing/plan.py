@@ -27,7 +27,7 @@ from hnswcheck.store.settings import read_embedding_function
 def decide(
     database: Database,
     schema: Schema,
-    target: CollectionView,
+    view: CollectionView,
     report: SegmentReport,
     choices: Choices,
 ) -> SegmentRepair:
@@ -50,7 +50,7 @@ def decide(
         drop=none,
     )
     try:
-        found = salvage(database, target)
+        found = salvage(database, view)
     except RepairRefused as error:
         return replace(decided, refused=str(error))
     good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
@@ -62,7 +62,7 @@ def decide(
         embed, rest = rest[has], rest[~has]
     if choices.embed is not None and len(embed):
         try:
-            function = read_embedding_function(database, schema, target.collection)
+            function = read_embedding_function(database, schema, view.collection)
             embedder = choices.embed.embedder(function)
         except RepairRefused as error:
             refused = str(error)
@@ -74,11 +74,11 @@ def decide(
     mend = None
     in_sqlite = not LINES[schema.line].keeps_watermark
     if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
-        mend = choose_mend(target, frozenset(report.error_ids), found, database)
+        mend = choose_mend(view, frozenset(report.error_ids), found, database)
     refused = refused or _refusal(found, rest, choices, int(good.sum()) + len(embed) + len(leave))
     if not (refused or mend or good.any() or len(embed)):
-        refused = _coming_back(target, found)
-    present, _ = balance_with(target, target.folder, target.start, found.records.ids)
+        refused = _coming_back(view, found)
+    present, _ = balance_with(view, view.folder, view.start, found.records.ids)
     return replace(
         decided,
         salvage=found,
@@ -106,14 +106,14 @@ def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
     return f"{len(rest):,} records have no proven vector ({named})"
 
 
-def _coming_back(target: CollectionView, found: Salvage) -> str:
+def _coming_back(view: CollectionView, found: Salvage) -> str:
     """Why an index without anything in it is no repair: empty if it is.
 
     Chroma begins such an index anew, with all that the log has.
     """
-    if any(row.fault for row in target.read_all_wal()):
+    if any(row.fault for row in view.read_all_wal()):
         return "no vector is left, and the log has rows at which Chroma stops"
-    anew, _ = balance_with(target, None, BEFORE_ALL, found.records.ids)
+    anew, _ = balance_with(view, None, BEFORE_ALL, found.records.ids)
     if anew is None or not anew.phantom:
         return ""
     return (

@@ -91,14 +91,14 @@ def make(
     """
     found = segment.salvage
     assert found is not None
-    with open_store(root) as view:
-        schema = read_schema(view.database)
+    with open_store(root) as store:
+        schema = read_schema(store.database)
         name = free_name(root, segment.segment, now, "rebuilt")
         if segment.mend is not None:
-            sample.take(segment.use, found, view.database, segment.collection.dimension or 0)
+            sample.take(segment.use, found, store.database, segment.collection.dimension or 0)
             made = _copy(root, name, segment, segment.mend, schema, progress)
         else:
-            made = _build(root, name, segment, embedded, view, schema, progress, sample)
+            made = _build(root, name, segment, embedded, store, schema, progress, sample)
         try:
             if made.folder and look_at(root / segment.segment) is None:
                 nothing = free_name(root, segment.segment, now, "rebuilt")
@@ -109,7 +109,7 @@ def make(
                 made = replace(made, lines=name + SCRATCH)
                 lines = root / (name + SCRATCH)
                 with refusals(lines), new_file(lines) as file:
-                    for page in rows_of(found, segment.drop, view.database):
+                    for page in rows_of(found, segment.drop, store.database):
                         file.writelines(row.to_json().encode() for row in page)
         except BaseException:
             discard(root, made.names)
@@ -134,7 +134,7 @@ def _build(
     name: str,
     segment: SegmentRepair,
     embedded: Embedded | None,
-    view: StoreView,
+    store: StoreView,
     schema: Schema,
     progress: Progress,
     sample: Sample,
@@ -144,14 +144,14 @@ def _build(
     chosen = np.sort(np.concatenate([segment.use, segment.embed]))
     if not len(chosen):
         return Made(None, None)
-    (collection,) = read_collections(view.database, schema, segment.collection.id)
-    (target,) = read_collection_views(view, [collection], schema, with_ids=False)
-    last = last_operation(target)
-    settings = _settings(schema, target, found, view.database)
+    (collection,) = read_collections(store.database, schema, segment.collection.id)
+    (view,) = read_collection_views(store, [collection], schema, with_ids=False)
+    last = last_operation(view)
+    settings = _settings(schema, view, found, store.database)
     ids = found.records.ids.take(chosen)
     _, needed = estimate(len(chosen), settings.dimension, settings.m, int(ids.lengths.sum()))
     _check_space(root, needed)
-    vectors = _vectors(found, chosen, segment.embed, embedded, view.database, settings.dimension)
+    vectors = _vectors(found, chosen, segment.embed, embedded, store.database, settings.dimension)
     build_segment(
         root / name,
         sample.watch(chosen, segment.embed, vectors),
@@ -186,10 +186,10 @@ def _counted(progress: Progress, total: int, label: str) -> Callable[[int], None
 
 
 def _settings(
-    schema: Schema, target: CollectionView, found: Salvage, database: Database
+    schema: Schema, view: CollectionView, found: Salvage, database: Database
 ) -> IndexSettings:
     """The collection's own: as its index was built, else as sqlite says."""
-    c = target.collection
+    c = view.collection
     declared = read_declared_settings(database, schema, c)
     header = found.folders[0].header if found.folders else None
     assert c.dimension is not None

@@ -201,27 +201,27 @@ def _plan(question: Question, choices: Choices, progress: Progress = silent) -> 
     root = question.directory
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
-    store = examine(replace(question, salvages=False), progress)
-    reports = {s.collection.id: s for s in store.segments}
+    audited = examine(replace(question, salvages=False), progress)
+    reports = {s.collection.id: s for s in audited.segments}
     damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
-    if any(found.id == OF_SQLITE for found in store.findings):
+    if any(found.id == OF_SQLITE for found in audited.findings):
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
     segments: list[SegmentRepair] = []
     if damaged:
-        with open_store(root) as view:
-            schema = read_schema(view.database)
-            wanted = [c for c in read_collections(view.database, schema) if c.id in damaged]
-            for target in read_collection_views(view, wanted, schema, with_ids=True):
-                report = reports[target.collection.id]
-                decided = decide(view.database, schema, target, report, choices)
+        with open_store(root) as store:
+            schema = read_schema(store.database)
+            wanted = [c for c in read_collections(store.database, schema) if c.id in damaged]
+            for view in read_collection_views(store, wanted, schema, with_ids=True):
+                report = reports[view.collection.id]
+                decided = decide(store.database, schema, view, report, choices)
                 if report.is_damaged and decided.salvage:
-                    where = counted(decided.salvage, target)
-                    reports[target.collection.id] = replace(report, recoverable=where)
+                    where = counted(decided.salvage, view)
+                    reports[view.collection.id] = replace(report, recoverable=where)
                 if report.is_damaged or decided.mend:
                     segments.append(decided)
-    store = replace(store, segments=tuple(reports.values()))
+    audited = replace(audited, segments=tuple(reports.values()))
     now = states_if_quiet(root, folders)
-    planned = RepairReport(root, Report((store,)), tuple(segments))
+    planned = RepairReport(root, Report((audited,)), tuple(segments))
     return Plan(planned, folders, before if before == now else None)
 
 

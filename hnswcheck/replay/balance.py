@@ -15,7 +15,7 @@ NO_IDS = Strings.of(())
 
 
 def balance_with(
-    target: CollectionView, folder: Path | None, start: int, records: Strings
+    view: CollectionView, folder: Path | None, start: int, records: Strings
 ) -> tuple[Balance | None, Strings]:
     """Account 1 if this folder were the segment's, and its ids; None if they cannot be read.
 
@@ -30,7 +30,7 @@ def balance_with(
     if id_map is not None and id_map.problem is not None:
         return None, NO_IDS
     ids = id_map.id_to_label.ids if id_map else NO_IDS
-    replay = replay_index(target.read_all_wal(), start, id_map, None, target.revives)
+    replay = replay_index(view.read_all_wal(), start, id_map, None, view.revives)
     return balance(records, replay, ids), ids
 
 

@@ -28,7 +28,7 @@ BEFORE_ALL = -1
 ROWS_AT_ONCE = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionView:
     """A collection with all that sqlite says of it.
 
@@ -46,7 +46,7 @@ class CollectionView:
         read_all_wal: reads every WAL row of the collection, as :func:`legible` has them.
         aside: folders that were once its segment's, newest name first.
         settings: reads how the collection says that its index is built.
-        history: reads what the whole store still knows of its operations, once for all targets.
+        history: reads what the whole store still knows of its operations, once for all views.
     """
 
     collection: Collection
@@ -140,7 +140,7 @@ class AllRows:
 
 
 def read_collection_views(
-    view: StoreView, collections: Sequence[Collection], schema: Schema, with_ids: bool
+    store: StoreView, collections: Sequence[Collection], schema: Schema, with_ids: bool
 ) -> Iterator[CollectionView]:
     """All that sqlite says of each collection, in the order of their metadata segments.
 
@@ -150,7 +150,7 @@ def read_collection_views(
         collections: those that have both segments.
         with_ids: read record ids and count the WAL, too.
     """
-    database = view.database
+    database = store.database
     marks = read_watermarks(database)
     counts = count_records(database)
     heads: dict[str, tuple[Path | None, Peek, int]] = {}
@@ -160,7 +160,7 @@ def read_collection_views(
     for c in collections:
         assert c.vector is not None
         assert c.metadata is not None
-        folder = segment_folder(view.root, c)
+        folder = segment_folder(store.root, c)
         peek = Peek()
         try:
             peek = peek_id_map(folder) if folder else peek
@@ -177,35 +177,38 @@ def read_collection_views(
     totals = read_wal_summary(database) if with_ids else None
     in_order = [by_segment[segment].id for segment in sorted(by_segment, key=str.encode)]
     all_rows = AllRows(database, rust, {c: (totals or {}).get(c, 0) for c in in_order})
-    aside = quarantined_folders(view.root)
+    aside = quarantined_folders(store.root)
     history = cache(partial(read_history, database))
 
-    def target(segment: str, ids: Callable[[], Strings]) -> CollectionView:
+    def view_of(segment: str, ids: Callable[[], Strings]) -> CollectionView:
         c = by_segment.pop(segment)
         assert c.vector
+        folder, peek, start = heads[c.id]
         return CollectionView(
-            c,
-            *heads[c.id],
-            marks.get(c.vector.id),
-            marks.get(segment),
-            counts.get(segment, 0),
-            ids,
-            wal[c.id],
-            None if totals is None else totals.get(c.id, 0),
-            highest,
-            rust,
-            unreadable.get(c.id),
-            cache(lambda: legible(all_rows.of(c.id), c.dimension)),
-            aside.get(c.vector.id, ()),
-            partial(read_declared_settings, database, schema, c),
-            history,
+            collection=c,
+            folder=folder,
+            peek=peek,
+            start=start,
+            vector_watermark=marks.get(c.vector.id),
+            metadata_watermark=marks.get(segment),
+            records=counts.get(segment, 0),
+            record_ids=ids,
+            wal=wal[c.id],
+            wal_total=None if totals is None else totals.get(c.id, 0),
+            highest=highest,
+            integers=rust,
+            unreadable=unreadable.get(c.id),
+            read_all_wal=cache(lambda: legible(all_rows.of(c.id), c.dimension)),
+            aside=aside.get(c.vector.id, ()),
+            settings=partial(read_declared_settings, database, schema, c),
+            history=history,
         )
 
     if with_ids:
         for segment, ids in read_record_ids(database, counts, by_segment.keys()):
-            yield target(segment, ids)
+            yield view_of(segment, ids)
     for segment in list(by_segment):
-        yield target(segment, lambda: Strings.of(()))
+        yield view_of(segment, lambda: Strings.of(()))
 
 
 def replay_start(peek: Peek, mark: Watermark | None) -> int:
