@@ -30,6 +30,7 @@ from oracle import copied_database
 from stores import snapshot
 
 import hnswcheck
+from hnswcheck.auditing import runner
 from hnswcheck.changes import processes as users
 from hnswcheck.store import files, view
 
@@ -71,7 +72,7 @@ def prepare_worker(scratch: Path) -> None:
     os.environ["TMPDIR"] = str(scratch)
     view.JOURNAL_SECONDS = 0.02
     files.CLOCK_TICK_NS = 10_000_000
-    vars(sys.modules["hnswcheck.auditing.runner"])["REST_SECONDS"] = 0.0
+    runner.REST_SECONDS = 0.0
     users.PROCESSES = Path("/nowhere")
 
 
