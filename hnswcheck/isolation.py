@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -165,6 +164,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _start() -> subprocess.Popen[bytes]:
+    from multiprocessing.spawn import get_executable  # many modules, which few calls need
+
     command = [os.fsdecode(get_executable() or sys.executable), "-P", "-c", CHILD]
     try:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

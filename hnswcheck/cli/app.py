@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # a help page of plain text needs no rich, and is the same everywhere
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 #: typer brings its own click or uses the installed one; its usage errors share this base.

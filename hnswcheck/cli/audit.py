@@ -5,22 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hnswcheck.auditing.api import audit as run_audit
-from hnswcheck.auditing.runner import failed
-from hnswcheck.cli.change import AcceptLoss, Wait, Yes, run_quarantine
+from hnswcheck.cli.change import AcceptLoss, Move, Wait, Yes, move_damaged
+from hnswcheck.cli.choosing import LEVELS, level_named
 from hnswcheck.cli.demo import unpacked_demo
 from hnswcheck.cli.progress import shown
-from hnswcheck.cli.render_report import lines
 from hnswcheck.cli.terminal import complain, emit, is_terminal, page
 from hnswcheck.errors import HnswcheckError, UsageError
-from hnswcheck.findings import REGISTRY, SEVERITIES, Severity
-from hnswcheck.report import Level, Report, StoreReport
+
+if TYPE_CHECKING:
+    from hnswcheck.findings import Severity
+    from hnswcheck.report import Level, Report, StoreReport
 
 
 class Format(StrEnum):
@@ -59,9 +60,12 @@ def audit(
         ),
     ],
     level: Annotated[
-        Level,
-        typer.Option(help="Counts only; or every id, label and link; or vectors and sqlite, too."),
-    ] = Level.STANDARD,
+        str,
+        typer.Option(
+            metavar=LEVELS,
+            help="Counts only; or every id, label and link; or vectors and sqlite, too.",
+        ),
+    ] = "standard",
     collection: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this collection (name or id); repeatable."),
@@ -102,20 +106,45 @@ def audit(
     Reads only, unless --quarantine is given. Nothing in the directory is written, created or
     touched, and a running Chroma is not disturbed.
     """
+    read = level_named(level)
     severities = _severities(severity or [])
-    if quarantine and level is Level.PROBE:
+    if quarantine and read == "probe":
         raise UsageError("--quarantine needs level standard or deep: counts do not say its cost")
     if (yes or accept_loss or wait) and not quarantine:
         raise UsageError("--yes, --accept-loss and --wait belong to --quarantine")
     if output is not None:
         _keep_out(output, paths)
         _try_to_write(output)  # what cannot be written must be known before hours of reading
+    report, wrong_use = _audited(paths, read, collection, all_ids, quiet)
+    report = report.with_severities(severities)
+    deliver(report, format, quiet, output)
+    if quarantine:
+        damaged = [p for p, s in zip(paths, report.stores, strict=True) if s.verdict == "damaged"]
+        aside = format is Format.JSON
+        move = Move(level=read, yes=yes, accept_loss=accept_loss, wait=wait, quiet=quiet)
+        wrong_use |= _moved(damaged, collection, replace(move, aside=aside))
+    code = report.exit_code(fail_on.value)
+    raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
+
+
+def _audited(
+    paths: Sequence[Path],
+    level: Level,
+    collections: list[str] | None,
+    all_ids: bool,
+    quiet: bool,
+) -> tuple[Report, bool]:
+    """The report on all stores, and whether a path is none."""
+    from hnswcheck.auditing.api import audit
+    from hnswcheck.auditing.runner import failed
+    from hnswcheck.report import Report
+
     stores: list[StoreReport] = []
     wrong_use = False
     for path in paths:
         try:
             with shown(not quiet) as progress:
-                report = run_audit(path, level, collection, all_ids=all_ids, progress=progress)
+                report = audit(path, level, collections, all_ids=all_ids, progress=progress)
             stores += report.stores
         except HnswcheckError as error:
             if not error.finding:
@@ -123,19 +152,19 @@ def audit(
             complain(str(error))
             stores.append(failed(path, level, error))
             wrong_use |= isinstance(error, UsageError)
-    report = Report(tuple(stores)).with_severities(severities)
-    deliver(report, format, quiet, output)
-    for path, store in zip(paths, stores, strict=True) if quarantine else ():
-        if store.verdict == "damaged":
-            aside = format is Format.JSON
-            choices = (level, False, yes, accept_loss, wait, quiet, aside)
-            try:
-                run_quarantine(path, collection, None, *choices)
-            except HnswcheckError as error:
-                complain(str(error))
-                wrong_use |= isinstance(error, UsageError)
-    code = report.exit_code(fail_on.value)
-    raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
+    return Report(tuple(stores)), wrong_use
+
+
+def _moved(paths: Sequence[Path], collections: list[str] | None, move: Move) -> bool:
+    """Move what is damaged in each store; whether that was wrong use of one of them."""
+    wrong_use = False
+    for path in paths:
+        try:
+            move_damaged(path, collections, None, move)
+        except HnswcheckError as error:
+            complain(str(error))
+            wrong_use |= isinstance(error, UsageError)
+    return wrong_use
 
 
 def _keep_out(output: Path, stores: Sequence[Path]) -> None:
@@ -146,6 +175,8 @@ def _keep_out(output: Path, stores: Sequence[Path]) -> None:
 
 
 def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
+    from hnswcheck.findings import REGISTRY, SEVERITIES
+
     chosen: dict[str, Severity] = {}
     for override in overrides:
         finding, _, level = override.partition("=")
@@ -186,12 +217,16 @@ def _try_to_write(output: Path) -> None:
 def _rendered(report: Report, format: Format, quiet: bool, colours: bool) -> str:
     if format is Format.JSON:
         return report.to_json() + "\n"
+    from hnswcheck.cli.render_report import lines
+
     return page(lines(report, quiet), colours)
 
 
 def demo() -> None:
     """Audit a damaged store that comes with the package, and show how to read the result."""
+    from hnswcheck.auditing.api import audit
+
     with unpacked_demo() as (store, about):
         emit(f"{about}\n")
-        report = run_audit(store)
+        report = audit(store)
         deliver(report, Format.TEXT, False, None)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from hnswcheck.changes import quarantine as quarantining
-from hnswcheck.changes import restore as restoring
-from hnswcheck.changes.journal import is_unfinished
-from hnswcheck.cli import render_actions as actions
+from hnswcheck.cli.choosing import LEVELS, level_named
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, is_terminal, show
 from hnswcheck.errors import HnswcheckError, UsageError
-from hnswcheck.report import Level
+
+if TYPE_CHECKING:
+    from hnswcheck.report import Level
 
 StorePath = Annotated[
     Path,
@@ -81,8 +80,9 @@ def quarantine(
         typer.Option(metavar="UUID", help="Only this vector segment; repeatable."),
     ] = None,
     level: Annotated[
-        Level, typer.Option(help="How thoroughly to audit first: standard or deep.")
-    ] = Level.STANDARD,
+        str,
+        typer.Option(metavar=LEVELS, help="How thoroughly to audit first: standard or deep."),
+    ] = "standard",
     dry_run: DryRun = False,
     yes: Yes = False,
     accept_loss: AcceptLoss = False,
@@ -94,46 +94,66 @@ def quarantine(
     Audits first, and moves only what is diverged or corrupt. Chroma then replays what its WAL
     holds; where that is not every record, nothing is moved without --accept-loss.
     """
-    raise typer.Exit(
-        run_quarantine(path, collection, segment, level, dry_run, yes, accept_loss, wait, quiet)
+    move = Move(
+        level=level_named(level),
+        dry_run=dry_run,
+        yes=yes,
+        accept_loss=accept_loss,
+        wait=wait,
+        quiet=quiet,
     )
+    raise typer.Exit(move_damaged(path, collection, segment, move))
 
 
-def run_quarantine(
-    path: Path,
-    collections: list[str] | None,
-    segments: list[str] | None,
-    level: Level,
-    dry_run: bool,
-    yes: bool,
-    accept_loss: bool,
-    wait: float,
-    quiet: bool,
-    aside: bool = False,
-) -> int:
-    """Show the plan, ask, move, and say what was moved; the exit code.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """How a quarantine is to be done.
 
-    Args:
-        aside: show it on stderr.
+    Attributes:
+        yes: without asking.
+        accept_loss: also where records are searchable only after a repair, then.
+        wait: seconds to wait for other processes.
+        quiet: without progress.
+        aside: shown on stderr.
     """
-    with shown(not quiet) as progress:
+
+    level: Level
+    dry_run: bool = False
+    yes: bool = False
+    accept_loss: bool = False
+    wait: float = 0.0
+    quiet: bool = False
+    aside: bool = False
+
+
+def move_damaged(
+    path: Path, collections: list[str] | None, segments: list[str] | None, move: Move
+) -> int:
+    """Show the plan, ask, move, and say what was moved; the exit code."""
+    from rich.text import Text
+
+    from hnswcheck.changes import quarantine as quarantining
+    from hnswcheck.changes.journal import is_unfinished
+    from hnswcheck.cli import render_actions as actions
+
+    with shown(not move.quiet) as progress:
         plan = quarantining.plan_quarantine(
             path,
             collections,
             segments,
-            level=level,
-            dry_run=dry_run,
-            wait=wait,
+            level=move.level,
+            dry_run=move.dry_run,
+            wait=move.wait,
             progress=progress,
         )
     result = plan.result
-    show(actions.plan(result, accept_loss, is_unfinished(path)), aside)
-    if plan.chosen(accept_loss) and not dry_run and (yes or _agreed()):
-        with shown(not quiet) as progress:
-            result = quarantining.carry_out(plan, accept_loss, wait, progress)
-        show(actions.moved(result), aside)
-    elif plan.chosen(accept_loss):
-        show([Text("nothing was moved")], aside)
+    show(actions.plan(result, move.accept_loss, is_unfinished(path)), move.aside)
+    if plan.chosen(move.accept_loss) and not move.dry_run and (move.yes or _agreed()):
+        with shown(not move.quiet) as progress:
+            result = quarantining.carry_out(plan, move.accept_loss, move.wait, progress)
+        show(actions.moved(result), move.aside)
+    elif plan.chosen(move.accept_loss):
+        show([Text("nothing was moved")], move.aside)
     if any(fate.kept for fate in result.segments):
         return 1
     return 0 if result.report.stores[0].complete else UNDECIDED
@@ -159,6 +179,10 @@ def restore(
 
     Refuses where records that were written since would no longer be searchable.
     """
+    from hnswcheck.changes import restore as restoring
+    from hnswcheck.changes.journal import is_unfinished
+    from hnswcheck.cli import render_actions as actions
+
     if quarantine is None:
         found, problems = restoring.survey(path)
         show(actions.listing(found, is_unfinished(path)))

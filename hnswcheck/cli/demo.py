@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 
 from hnswcheck.errors import StoreUnreadable
-from hnswcheck.store.scratch import scratch_directory
 
 ARCHIVE = "demo.tar.xz"
 ABOUT = """\
@@ -28,6 +24,12 @@ def unpacked_demo() -> Iterator[tuple[Path, str]]:
     Raises:
         StoreUnreadable: there is no room to unpack it.
     """
+    import tarfile
+    from importlib.resources import files
+    from io import BytesIO
+
+    from hnswcheck.store.scratch import scratch_directory
+
     data = files("hnswcheck").joinpath(ARCHIVE).read_bytes()
     with scratch_directory() as scratch:
         try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hnswcheck.cli.terminal import emit
 from hnswcheck.errors import UsageError
-from hnswcheck.findings import REGISTRY, Kind
-from hnswcheck.report import json_schema
+
+if TYPE_CHECKING:
+    from hnswcheck.findings import Kind
 
 
 def explain(
@@ -18,6 +19,8 @@ def explain(
     ] = None,
 ) -> None:
     """Explain a finding: what Chroma does with it, and what to do."""
+    from hnswcheck.findings import REGISTRY
+
     if finding is None:
         kinds = REGISTRY.values()
         emit("".join(f"{k.severity:8} {k.id:28} {k.title}\n" for k in kinds))
@@ -40,4 +43,6 @@ def _explained(kind: Kind) -> list[str]:
 
 def schema() -> None:
     """Print the JSON Schema of 'audit --format json'."""
+    from hnswcheck.report import json_schema
+
     emit(json_schema())

@@ -19,7 +19,8 @@ from hnswcheck.changes.quarantine import (
     QuarantineResult,
 )
 from hnswcheck.changes.restore import RestoreResult
-from hnswcheck.cli.render_report import STATUS_STYLE, visible
+from hnswcheck.cli.render_report import STATUS_STYLE
+from hnswcheck.cli.terminal import visible
 from hnswcheck.repairing.repair import RepairReport
 from hnswcheck.report import CollectionInfo
 from hnswcheck.salvaging.export import Export

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from hnswcheck.cli.terminal import visible
 from hnswcheck.report import Finding, Level, Pending, Report, SegmentReport, StoreReport
 
 STATUS_STYLE = {
@@ -20,13 +21,6 @@ STATUS_STYLE = {
 SEVERITY_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 MINUS = "-"
 NO_STORE = {"store-not-found", "not-a-chroma-store"}
-
-
-def visible(text: str) -> str:
-    """``text`` with everything escaped that a terminal would not just print."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def lines(report: Report, quiet: bool = False) -> Iterator[Text]:

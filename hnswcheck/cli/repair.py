@@ -9,22 +9,18 @@ import sys
 from contextlib import redirect_stdout
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from hnswcheck.changes.journal import is_unfinished
-from hnswcheck.cli import render_actions as actions
 from hnswcheck.cli.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, emit, is_terminal, show
 from hnswcheck.errors import RepairRefused, UsageError
-from hnswcheck.repairing import repair as repairing
-from hnswcheck.repairing.choices import ACCEPTABLE, Choices
-from hnswcheck.repairing.embedder import BATCH, OWN, Embedding, in_short
-from hnswcheck.repairing.verification import Verify
-from hnswcheck.salvaging import export as exporting
+
+if TYPE_CHECKING:
+    from hnswcheck.repairing.embedder import Embedding
 
 EXAMPLES = """
 Examples:
@@ -70,7 +66,7 @@ def spelled_out(arguments: list[str]) -> list[str]:
     made = list(arguments)
     for at, follows in enumerate([*arguments[1:end], ""][:end]):
         if made[at] == REEMBED and not FUNCTION.fullmatch(follows):
-            made[at] = f"{REEMBED}={OWN}"
+            made[at] = f"{REEMBED}=own"
     return made
 
 
@@ -87,7 +83,8 @@ def repair(
         list[str] | None,
         typer.Option(
             metavar="GRADE",
-            help=f"Take vectors of this grade, too: {', '.join(sorted(ACCEPTABLE))}; repeatable.",
+            help="Take vectors of this grade, too: inferred, outdated, suspect, unconfirmed;"
+            " repeatable.",
         ),
     ] = None,
     reembed: Annotated[
@@ -103,7 +100,7 @@ def repair(
     ] = None,
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Documents that are embedded at a time.")
-    ] = BATCH,
+    ] = 256,
     leave_unindexed: Annotated[
         bool,
         typer.Option(
@@ -118,8 +115,9 @@ def repair(
         ),
     ] = False,
     verify: Annotated[
-        Verify | None,
+        str | None,
         typer.Option(
+            metavar="[none|audit|engine]",
             help="What must be content with a new index, else the old one comes back: an audit, or"
             " also Chroma, on a copy (the default, if it is installed).",
             show_default=False,
@@ -139,6 +137,11 @@ def repair(
     place of the damaged one, which is kept: restore undoes the repair. Building needs hnswlib,
     which the extra "repair" of hnswcheck installs.
     """
+    from hnswcheck.changes.journal import is_unfinished
+    from hnswcheck.cli import render_actions as actions
+    from hnswcheck.repairing import repair as repairing
+    from hnswcheck.repairing.choices import Choices
+
     choices = Choices.of(
         accept or (), leave_unindexed, _embedding(reembed, batch_size), drop_records
     )
@@ -188,6 +191,9 @@ def salvage(
     inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost), FILE.jsonl the rest in the same order.
     FILE.parquet holds all of it and needs the extra "parquet" of hnswcheck.
     """
+    from hnswcheck.cli import render_actions as actions
+    from hnswcheck.salvaging import export as exporting
+
     with shown(not quiet) as progress:
         made = exporting.export(path, collection, output, progress)
     show(actions.exported(made))
@@ -201,6 +207,8 @@ def _agreed() -> bool:
 
 def _embedding(name: str | None, batch: int) -> Embedding | None:
     """What ``module:function`` names, found from the current directory, too."""
+    from hnswcheck.repairing.embedder import OWN, Embedding, in_short
+
     if name is None:
         return None
     if name == OWN:

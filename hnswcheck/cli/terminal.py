@@ -8,18 +8,26 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.text import Text
-
-from hnswcheck.cli.render_report import visible
 from hnswcheck.errors import OutputFailed
 from hnswcheck.formats.text import path_text
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+def visible(text: str) -> str:
+    """``text`` with everything escaped that a terminal would not just print."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def page(lines: Iterable[Text], colours: bool) -> str:
     """Lines as they go to a terminal, or without colours to a file."""
+    from rich.console import Console
+
     written = io.StringIO()
     console = Console(
         file=written, force_terminal=colours, highlight=False, markup=False, emoji=False
