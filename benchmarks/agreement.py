@@ -2,10 +2,10 @@
 
 ``python benchmarks/agreement.py --stores 80 --directory KEEP --chroma-python PATH``
 
-Makes so many stores of each fault of tests/faults.py, each from its seed, lets the real engine read
-and write a copy of each (tests/oracle.py), audits them, and prints one table. What it made and what
-the engine said is kept in the directory, so that a run that was stopped goes on where it was, and
-a later version can be held against the same stores.
+Makes so many stores of each fault of tests/support/faults.py, each from its seed, lets the real
+engine read and write a copy of each (tests/support/oracle.py), audits them, and prints one table.
+What it made and what the engine said is kept in the directory, so that a run that was stopped goes
+on where it was, and a later version can be held against the same stores.
 
 A store is a case of its worst collection. The columns:
 
@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import faults  # noqa: E402
 import oracle  # noqa: E402

@@ -197,7 +197,7 @@ def build(store: Path, records: int, dimension: int) -> None:
     A child's ru_maxrss starts at what its parent had resident when it forked (execve(2) keeps the
     mark), so this process must stay small: no numpy here.
     """
-    command = [sys.executable, str(ROOT / "tests" / "synthetic.py"), str(store)]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "synthetic.py"), str(store)]
     command += ["--records", str(records), "--deleted", str(records // DELETED_SHARE)]
     command += ["--dim", str(dimension), "--collection", COLLECTION]
     subprocess.run(command, check=True)

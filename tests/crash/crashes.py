@@ -1,6 +1,6 @@
 """Actions on a store that are cut short: by kill -9, by an error, by a loss of power.
 
-The tracer (data/tracer.c) finds every system call of an action that can change files. From what
+The tracer (tracer.c) finds every system call of an action that can change files. From what
 it wrote down, :class:`Disk` derives what a loss of power can leave: nothing that was not synced
 needs to be there, and what is there need not be older than what is not.
 """
@@ -37,7 +37,7 @@ from hnswcheck.store import files, view
 DATABASE = "chroma.sqlite3"
 JOURNAL = "hnswcheck.journal"
 DRAFT = "hnswcheck.journal.new"
-SOURCE = Path(__file__).parent / "data" / "tracer.c"
+SOURCE = Path(__file__).with_name("tracer.c")
 
 #: Modes of the tracer.
 LOOK, KILL, FAIL_ONCE, FAIL_ON, SIGNAL = range(5)

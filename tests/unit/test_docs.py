@@ -1,4 +1,7 @@
-"""The README says what is true now. ``python tests/test_docs.py`` writes its generated parts."""
+"""The README says what is true now.
+
+``python tests/unit/test_docs.py`` writes its generated parts.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 from hnswcheck.findings import REGISTRY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
 

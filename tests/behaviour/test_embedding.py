@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import REPOSITORY, environment, one_line, rest, snapshot
+from stores import REPOSITORY, SUPPORT, environment, one_line, rest, snapshot
 
 import hnswcheck
 from hnswcheck.cli.repair import spelled_out
@@ -37,7 +37,6 @@ from embedders import (  # noqa: E402
     vector,
 )
 
-TESTS = REPOSITORY / "tests"
 #: Documents of a collection that differ; of its last record the log still has the vector.
 DIFFERENT = 50
 
@@ -45,7 +44,7 @@ DIFFERENT = 50
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("made") / "store"
-    command = [sys.executable, str(TESTS / "embedders.py"), str(store)]
+    command = [sys.executable, str(SUPPORT / "embedders.py"), str(store)]
     subprocess.run(command, check=True, env=environment(), capture_output=True)
     return store
 
@@ -116,7 +115,7 @@ OPTIONS = ("--batch-size", "10", "--verify", "audit")
 def command(store: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     """The program, where the functions of this module are registered."""
     code = "import embedders, hnswcheck.cli.app; embedders.register(); hnswcheck.cli.app.main()"
-    path = os.pathsep.join([str(TESTS), str(REPOSITORY)])
+    path = os.pathsep.join([str(SUPPORT), str(REPOSITORY)])
     return subprocess.Popen(
         [sys.executable, "-c", code, "repair", str(store), *OPTIONS, *arguments],
         env=environment(**variables) | {"PYTHONPATH": path},

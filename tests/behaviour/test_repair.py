@@ -440,7 +440,7 @@ def python_of(version: str) -> str:
 def test_chroma_reads_searches_writes_and_flushes_what_was_repaired_for_it(
     name: str, tmp_path: Path
 ) -> None:
-    """In four phases, each in a fresh process: see tests/oracle.py."""
+    """In four phases, each in a fresh process: see tests/support/oracle.py."""
     pytest.importorskip("chromadb", reason="the engine is the judge")
     python = python_of(name.split("-", maxsplit=1)[0])
     store = rest(unpack(name, tmp_path))

@@ -26,7 +26,8 @@ import pytest
 
 import hnswcheck
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
+SUPPORT = REPOSITORY / "tests" / "support"
 CORPUS = REPOSITORY / "fixtures" / "corpus"
 NAMES = sorted(path.name.removesuffix(".json") for path in CORPUS.glob("*.json"))
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracle import _indexed
-from stores import NAMES, environment, expectation, rest, snapshot, unpack
+from stores import NAMES, SUPPORT, environment, expectation, rest, snapshot, unpack
 
 import hnswcheck
 from hnswcheck.formats.segment_files import HEADER, ID_MAP, LEVEL0
@@ -39,7 +39,7 @@ from hnswcheck.store.view import open_store
 
 pytest.importorskip("chromadb", reason="the engine says what the vectors are")
 
-PLAYED = Path(__file__).with_name("played.py")
+PLAYED = SUPPORT / "played.py"
 DIMENSION = 8
 Truth = dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]]
 Step = tuple[str, list[str], list[list[float]] | None]

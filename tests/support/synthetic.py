@@ -5,7 +5,7 @@ derived from the records, so any state that a log of operations reaches, and any
 between sqlite and the index, can be stated. Vectors that are not given are drawn and streamed.
 
 Run as a program it writes one large sound collection:
-``python tests/synthetic.py PATH --records 1000000 --dim 384``.
+``python tests/support/synthetic.py PATH --records 1000000 --dim 384``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ METADATA_SEGMENT = "urn:chroma:segment/metadata/sqlite"
 TOPIC_PREFIX = "persistent://default/default/"  # 1.x writes it for every tenant and database
 CREATED_AT = "2025-01-01 00:00:00"
 
-DATA = Path(__file__).with_name("data")  # dump_schema.py there says where these come from
+DATA = Path(__file__).parents[1] / "data"  # dump_schema.py there says where these come from
 SCHEMA_SQL = DATA / "chroma-1.5.9.sql"
 SCHEMA_JSON = DATA / "chroma-1.5.9.schema.json"
 

@@ -26,7 +26,7 @@ from oracle import Engine, Oracle
 from pickles import dumps_python, dumps_rust
 from reader import Segment, collections
 from rebuild_worker import identifiers
-from stores import environment
+from stores import SUPPORT, environment
 
 import hnswcheck
 from hnswcheck.errors import ActionFailed, EngineMissing, UsageError, VectorsNotFinite
@@ -41,7 +41,7 @@ from hnswcheck.repairing.index_settings import IndexSettings, estimate
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-WORKER = Path(__file__).with_name("rebuild_worker.py")
+WORKER = SUPPORT / "rebuild_worker.py"
 ENVIRONMENTS = os.environ.get("HNSWCHECK_ENVS")
 HERE = "1.5.9"
 VERSIONS = (HERE, "1.0.20", "0.6.3", "0.5.23", "0.4.24")
