@@ -150,7 +150,7 @@ REASONS = {
     "file-truncated": UNDEFINED,
     "header-invalid": UNDEFINED,
     "header-count-impossible": UNDEFINED,
-    "engine-disagrees": UNDEFINED,
+    "second-reader-disagrees": UNDEFINED,
     "label-duplicate": LOAD,
     "label-missing": LOAD,
     "label-tombstoned": LOAD,

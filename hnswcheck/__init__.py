@@ -13,7 +13,7 @@ from hnswcheck._version import __version__
 if TYPE_CHECKING:
     from hnswcheck.auditing.api import audit
     from hnswcheck.changes.quarantine import Fate, QuarantineResult, quarantine
-    from hnswcheck.changes.quarantine_on_start import quarantine_drifted
+    from hnswcheck.changes.quarantine_on_start import quarantine_damaged
     from hnswcheck.changes.restore import RestoreResult, quarantines, restore
     from hnswcheck.errors import (
         ActionFailed,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "auditing.api": ("audit",),
     "changes.quarantine": ("Fate", "QuarantineResult", "quarantine"),
-    "changes.quarantine_on_start": ("quarantine_drifted",),
+    "changes.quarantine_on_start": ("quarantine_damaged",),
     "changes.restore": ("RestoreResult", "quarantines", "restore"),
     "errors": (
         "ActionFailed",
@@ -114,7 +114,7 @@ __all__ = [
     "export",
     "guard",
     "quarantine",
-    "quarantine_drifted",
+    "quarantine_damaged",
     "quarantines",
     "repair",
     "restore",

@@ -13,7 +13,9 @@ from typing import Literal
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
-Group = Literal["store", "files", "id map", "elements", "graph", "ledger", "vectors", "engine"]
+Group = Literal[
+    "store", "files", "id map", "elements", "graph", "ledger", "vectors", "second reader"
+]
 
 KEEP = (
     "Do not delete or rename the segment folder: vectors exist only there and in the WAL. Stop all"
@@ -375,23 +377,24 @@ _KINDS = (
         " in 0.5 and 0.6 an add after the id was deleted, added and deleted in one batch.",
         f"{KEEP} Then update these ids with their embeddings.",
     ),
-    # --- engine ----------------------------------------------------------------------------------
+    # --- second reader ---------------------------------------------------------------------------
     Kind(
-        "engine-disagrees", "engine", "error",
+        "second-reader-disagrees", "second reader", "error",
         "hnswlib cannot load the index, or reads something else than hnswcheck",
         "Chroma loads the same files with a fork of hnswlib.",
         f"Where there is no other error, report it with a copy of the segment folder. {RESTORE}",
     ),
     Kind(
-        "searches-miss", "engine", "info", "searches that do not find a record by its own vector",
+        "searches-miss", "second reader", "info",
+        "searches that do not find a record by its own vector",
         "Search in HNSW is approximate; sound indexes miss some.",
         "Nothing for a few. Where it is more, raise hnsw:search_ef, or add the records to a new"
         " collection with a larger hnsw:M.",
     ),
     Kind(
-        "engine-not-asked", "engine", "info", "hnswlib was not asked",
+        "second-reader-not-asked", "second reader", "info", "hnswlib was not asked",
         "The index was judged by hnswcheck alone.",
-        "Install hnswcheck[engine], or make room, to have a second reader.",
+        "Install hnswcheck[hnswlib], or make room, to have a second reader.",
     ),
 )  # fmt: skip
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast
 
-from hnswcheck.auditing.request import Question
-from hnswcheck.auditing.runner import examine, failed
+from hnswcheck.auditing.request import AuditRequest
+from hnswcheck.auditing.runner import audit_in_process, report_of_failure
 from hnswcheck.errors import HnswcheckError, UsageError, naming
-from hnswcheck.isolation import alone, call_apart
+from hnswcheck.isolation import call_in_child, call_isolated_if_open
 from hnswcheck.progress import silent
 from hnswcheck.report import Level, Report, StoreReport
 from hnswcheck.store.database import DATABASE
@@ -105,7 +105,7 @@ def ensure_consistent(
         ...
         hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
     """
-    return _consistent(_judged(Question.of(directory_of(store), level, collections)))
+    return _consistent(_judged(AuditRequest.of(directory_of(store), level, collections)))
 
 
 class guard:  # noqa: N801 - used like a function
@@ -137,13 +137,13 @@ class guard:  # noqa: N801 - used like a function
         collections: Iterable[str] | None = None,
     ) -> None:
         directory = directory_of(store).absolute()  # the block may change the current one
-        self._question = Question.of(directory, level, collections)
+        self._request = AuditRequest.of(directory, level, collections)
         self.before: Report | None = None
         self.after: Report | None = None
 
     def __enter__(self) -> Self:
         self.after = None
-        self.before = _consistent(_judged(self._question))
+        self.before = _consistent(_judged(self._request))
         return self
 
     def __exit__(
@@ -154,11 +154,11 @@ class guard:  # noqa: N801 - used like a function
     ) -> None:
         if kind is None or issubclass(kind, Exception):
             with _unless_it_failed(error):
-                self._conclude(_judged(self._question), error)
+                self._conclude(_judged(self._request), error)
 
     async def __aenter__(self) -> Self:
         self.after = None
-        self.before = _consistent(await _in_a_thread(_judged_apart, self._question))
+        self.before = _consistent(await _in_a_thread(_judged_in_child, self._request))
         return self
 
     async def __aexit__(
@@ -169,7 +169,7 @@ class guard:  # noqa: N801 - used like a function
     ) -> None:
         if kind is None or issubclass(kind, Exception):
             with _unless_it_failed(error):
-                report = await _in_a_thread(_judged_apart, self._question)
+                report = await _in_a_thread(_judged_in_child, self._request)
                 self._conclude(report, error)
 
     def __call__(self, function: F) -> F:
@@ -177,7 +177,7 @@ class guard:  # noqa: N801 - used like a function
 
         def another() -> guard:
             made = guard.__new__(guard)
-            made._question, made.before, made.after = self._question, None, None
+            made._request, made.before, made.after = self._request, None, None
             return made
 
         later = isinstance(function, classmethod | staticmethod | type)
@@ -223,10 +223,10 @@ class guard:  # noqa: N801 - used like a function
             _consistent(after)
 
 
-async def _in_a_thread(function: Callable[[Question], Report], question: Question) -> Report:
+async def _in_a_thread(function: Callable[[AuditRequest], Report], request: AuditRequest) -> Report:
     import asyncio  # who awaits this has it; the command line starts faster without
 
-    return await asyncio.to_thread(function, question)
+    return await asyncio.to_thread(function, request)
 
 
 @contextmanager
@@ -260,29 +260,31 @@ def directory_of(store: Store) -> Path:
     return Path(directory)
 
 
-def _judged(question: Question) -> Report:
-    def examined() -> StoreReport:
-        keep = question.level is Level.PROBE
-        return alone(question.directory / DATABASE, examine, (question,), silent, keep)
+def _judged(request: AuditRequest) -> Report:
+    def audited() -> StoreReport:
+        keep = request.level is Level.PROBE
+        return call_isolated_if_open(
+            request.directory / DATABASE, audit_in_process, (request,), silent, keep
+        )
 
-    return _reported(question, examined)
-
-
-def _judged_apart(question: Question) -> Report:
-    """In another process whatever is open here: a long reading would hold up other threads."""
-    keep = question.level is Level.PROBE
-    return _reported(question, lambda: call_apart(examine, (question,), None, keep))
+    return _reported(request, audited)
 
 
-def _reported(question: Question, examined: Callable[[], StoreReport]) -> Report:
+def _judged_in_child(request: AuditRequest) -> Report:
+    """Audit in a child process even if nothing is open here: reading would block other threads."""
+    keep = request.level is Level.PROBE
+    return _reported(request, lambda: call_in_child(audit_in_process, (request,), None, keep))
+
+
+def _reported(request: AuditRequest, audited: Callable[[], StoreReport]) -> Report:
     """A report also of a store that cannot be read."""
     try:
-        with naming(question.directory):
-            return Report((examined(),))
+        with naming(request.directory):
+            return Report((audited(),))
     except UsageError:
         raise
     except HnswcheckError as error:
-        return Report((failed(question.directory, question.level, error),))
+        return Report((report_of_failure(request.directory, request.level, error),))
 
 
 def _consistent(report: Report) -> Report:

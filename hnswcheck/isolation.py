@@ -70,17 +70,18 @@ def sole_use(path: Path) -> Iterator[bool]:
             _ours.discard(key)
 
 
-def alone(
+def call_isolated_if_open(
     path: Path,
     function: Callable[..., T],
     arguments: Sequence[object],
     progress: Progress,
     keep: bool = False,
 ) -> T:
-    """``function(*arguments, progress=progress)``, here if :func:`sole_use` allows, else apart.
+    """``function(*arguments, progress=progress)``, in a child process if ``path`` is open here.
 
     Args:
-        keep: see :func:`call_apart`.
+        path: the file that the function opens; :func:`sole_use` says whether it may do so here.
+        keep: see :func:`call_in_child`.
 
     Raises:
         HnswcheckError: what the function raised.
@@ -90,7 +91,7 @@ def alone(
         if sole:
             return function(*arguments, progress=progress)
         listener = None if progress is silent else progress
-        return cast(T, call_apart(function, arguments, listener, keep))
+        return cast(T, call_in_child(function, arguments, listener, keep))
 
 
 def _key(path: Path) -> FileKey | None:
@@ -112,7 +113,7 @@ def _is_open(key: FileKey) -> bool:
     return False
 
 
-def call_apart(
+def call_in_child(
     function: Callable[..., Any],
     arguments: Sequence[object],
     progress: Progress | None,
@@ -232,7 +233,7 @@ def exit_when_told() -> None:
 
 
 def answer() -> None:
-    """The other side of :func:`call_apart`: one call after the other."""
+    """The other side of :func:`call_in_child`: one call after the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller's to handle, who then ends us
     exit_when_told()
     replies = sys.stdout.buffer

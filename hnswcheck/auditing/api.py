@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from hnswcheck.auditing.request import Question
-from hnswcheck.auditing.runner import examine
+from hnswcheck.auditing.request import AuditRequest
+from hnswcheck.auditing.runner import audit_in_process
 from hnswcheck.errors import naming
-from hnswcheck.isolation import alone
+from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
 from hnswcheck.report import Level, Report
 from hnswcheck.store.database import DATABASE
@@ -48,6 +48,12 @@ def audit(
         ...
         hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
     """
-    question = Question.of(path, level, collections, all_ids)
+    request = AuditRequest.of(path, level, collections, all_ids)
     with naming(path):
-        return Report((alone(question.directory / DATABASE, examine, (question,), progress),))
+        return Report(
+            (
+                call_isolated_if_open(
+                    request.directory / DATABASE, audit_in_process, (request,), progress
+                ),
+            )
+        )

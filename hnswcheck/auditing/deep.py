@@ -11,7 +11,7 @@ from hnswcheck.auditing.segment_report import status_of
 from hnswcheck.auditing.standard import standard
 from hnswcheck.checks.reachability import Graph, check_reach
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.checks.second_reader import check_engine
+from hnswcheck.checks.second_reader import check_with_second_reader
 from hnswcheck.checks.vectors import VectorFaults, differs, faulty_places
 from hnswcheck.engines.hnswlib import NotAsked, has_hnswlib
 from hnswcheck.errors import FormatError, StoreChanged
@@ -94,9 +94,11 @@ def _check(
     if links is None:
         return
     try:
-        yield from check_engine(folder, header, elements, links, view.collection.space, advance)
+        yield from check_with_second_reader(
+            folder, header, elements, links, view.collection.space, advance
+        )
     except NotAsked as reason:
-        yield finding("engine-not-asked", 1, (), "an answer of hnswlib", str(reason))
+        yield finding("second-reader-not-asked", 1, (), "an answer of hnswlib", str(reason))
 
 
 def _walk(

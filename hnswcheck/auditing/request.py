@@ -1,4 +1,4 @@
-"""What is asked of an audit."""
+"""What a caller asks of an audit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from hnswcheck.errors import UsageError
 from hnswcheck.report import Level
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What an audit is asked.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRequest:
+    """What a caller asks of an audit.
 
     Attributes:
-        salvages: it looks for the vectors of what is damaged, too.
+        directory: the persist directory.
+        collections: names or ids of the collections to audit; None for all.
+        all_ids: findings name all ids, not the first 20.
+        salvages: the audit also looks for the vectors of damaged collections.
     """
 
     directory: Path
@@ -32,8 +35,8 @@ class Question:
         level: Level | str,
         collections: Iterable[str] | None,
         all_ids: bool = False,
-    ) -> Question:
-        """The question in the words of a caller.
+    ) -> AuditRequest:
+        """The request that a caller makes in words.
 
         Raises:
             UsageError: an unknown level, or no collection at all.
@@ -43,7 +46,12 @@ class Question:
             if not collections:
                 raise UsageError("an empty list of collections: nothing to audit")
         try:
-            return cls(Path(path), Level(level), collections, all_ids)
+            return cls(
+                directory=Path(path),
+                level=Level(level),
+                collections=collections,
+                all_ids=all_ids,
+            )
         except ValueError:
             known = ", ".join(Level)
             raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hnswcheck.auditing.deep import bytes_to_read, deep
 from hnswcheck.auditing.probe import probe
-from hnswcheck.auditing.request import Question
+from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.segment_report import segment_report
 from hnswcheck.auditing.standard import SOUND, standard
 from hnswcheck.checks.catalogue import catalogue_faults
@@ -59,24 +59,26 @@ PATIENCE_SECONDS, PAUSE_SECONDS = 8.0, 0.05
 REST_SECONDS = 1.0
 
 
-def failed(path: str | os.PathLike[str], level: Level, error: HnswcheckError) -> StoreReport:
+def report_of_failure(
+    path: str | os.PathLike[str], level: Level, error: HnswcheckError
+) -> StoreReport:
     """The report of a store that raised ``error`` instead of giving one."""
     found = _Found(None, [finding(error.finding, 1, [path_text(str(error))])], [])
     return _store_report(path, level, found, 0.0)
 
 
-def examine(question: Question, progress: Progress = silent) -> StoreReport:
+def audit_in_process(request: AuditRequest, progress: Progress = silent) -> StoreReport:
     """An audit in this process, which must not have the database open.
 
     Raises:
         HnswcheckError: nothing could be read.
     """
     started = time.monotonic()
-    directory, level = question.directory, question.level
+    directory, level = request.directory, request.level
     while True:
         with open_store(directory) as store:
             try:
-                found = _Audit(store, question, progress).run()
+                found = _Audit(store, request, progress).run()
             except CopyOutdated as error:
                 if time.monotonic() > started + PATIENCE_SECONDS:
                     raise StoreChanged(str(error)) from error
@@ -112,11 +114,11 @@ def _store_report(
 class _Audit:
     """One audit of one open store."""
 
-    def __init__(self, store: StoreView, question: Question, progress: Progress) -> None:
+    def __init__(self, store: StoreView, request: AuditRequest, progress: Progress) -> None:
         self.store = store
-        self.question = question
-        self.level = question.level
-        self.sampler = Sampler(question.all_ids)
+        self.request = request
+        self.level = request.level
+        self.sampler = Sampler(request.all_ids)
         self.progress = progress
 
     def run(self) -> _Found:
@@ -124,7 +126,7 @@ class _Audit:
         with self.store.database.snapshot():
             schema = read_schema(self.store.database)
         collections = self._collections(schema)
-        selected = select_collections(collections, self.question.collections)
+        selected = select_collections(collections, self.request.collections)
         findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
         try:
@@ -288,7 +290,7 @@ class _Audit:
                 report = deep(view, folder, self.store.database, self.sampler, meter.advance)
             else:
                 report = standard(view, folder, self.sampler, meter.advance)
-            if self.question.salvages and report.status not in SOUND and not folder.irregular:
+            if self.request.salvages and report.status not in SOUND and not folder.irregular:
                 return replace(report, recoverable=recoverable(self.store.database, view))
             return report
         except StoreUnreadable as error:

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hnswcheck.auditing.request import Question
-from hnswcheck.auditing.runner import examine
+from hnswcheck.auditing.request import AuditRequest
+from hnswcheck.auditing.runner import audit_in_process
 from hnswcheck.changes.journal import DRAFT, Step, is_unfinished, perform, recover
 from hnswcheck.changes.lock import hold, hold_unchanged, reading, segment_folders, take_in_wal
 from hnswcheck.changes.processes import users_of
@@ -23,7 +23,7 @@ from hnswcheck.checks.ledger import check_rows
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.errors import StoreChanged, UsageError, naming
 from hnswcheck.formats.strings import find
-from hnswcheck.isolation import alone
+from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
 from hnswcheck.replay.balance import Balance, balance_with
 from hnswcheck.replay.index import replay_index
@@ -105,7 +105,7 @@ class _Account:
 class Plan:
     """What a quarantine would do, and what shows that it is still true."""
 
-    question: Question
+    request: AuditRequest
     wanted: tuple[str, ...] | None
     result: QuarantineResult
     accounts: Mapping[str, _Account]
@@ -170,14 +170,14 @@ def plan_quarantine(
     progress: Progress,
 ) -> Plan:
     """The first half of :func:`quarantine`; unless ``dry_run``, what was left is finished first."""
-    question = Question.of(path, level, collections)
-    if question.level is Level.PROBE:
+    request = AuditRequest.of(path, level, collections)
+    if request.level is Level.PROBE:
         raise UsageError("counts alone do not say what a quarantine costs: level standard or deep")
-    root = question.directory
+    root = request.directory
     wanted = None if segments is None else tuple(segments)
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
-        plan = alone(root / DATABASE, _plan, (question, wanted), progress)
+        plan = call_isolated_if_open(root / DATABASE, _plan, (request, wanted), progress)
     return replace(plan, result=replace(plan.result, finished=finished))
 
 
@@ -203,7 +203,7 @@ def _same_again(plan: Plan, progress: Progress) -> Plan:
         StoreChanged: it is not the same.
     """
     root = plan.result.path
-    again = alone(root / DATABASE, _plan, (plan.question, plan.wanted), progress)
+    again = call_isolated_if_open(root / DATABASE, _plan, (plan.request, plan.wanted), progress)
     if again.result.segments != plan.result.segments:
         raise StoreChanged(f"{root}: it was written since it was looked at; nothing was moved")
     return replace(again, result=replace(again.result, finished=plan.result.finished))
@@ -229,11 +229,11 @@ def settle(root: Path, wait: float) -> Sequence[str]:
 
 
 def _plan(
-    question: Question, segments: tuple[str, ...] | None, progress: Progress = silent
+    request: AuditRequest, segments: tuple[str, ...] | None, progress: Progress = silent
 ) -> Plan:
-    folders = tuple(segment_folders(question.directory))
-    before = states_if_quiet(question.directory, folders)
-    store = examine(question, progress)
+    folders = tuple(segment_folders(request.directory))
+    before = states_if_quiet(request.directory, folders)
+    store = audit_in_process(request, progress)
     known = {segment.vector_segment for segment in store.segments}
     unknown = [name for name in segments or () if name not in known]
     if unknown:
@@ -244,12 +244,12 @@ def _plan(
         if segment.is_damaged and (segments is None or segment.vector_segment in segments)
     ]
     sqlite = any(found.id == OF_SQLITE for found in store.findings)
-    accounts = {} if sqlite or not damaged else _accounts(question.directory, damaged)
-    fates = tuple(_fate(question.directory, segment, accounts, sqlite) for segment in damaged)
-    now = states_if_quiet(question.directory, folders)
-    result = QuarantineResult(question.directory, Report((store,)), fates)
+    accounts = {} if sqlite or not damaged else _accounts(request.directory, damaged)
+    fates = tuple(_fate(request.directory, segment, accounts, sqlite) for segment in damaged)
+    now = states_if_quiet(request.directory, folders)
+    result = QuarantineResult(request.directory, Report((store,)), fates)
     states = before if before == now else None
-    return Plan(question, segments, result, accounts, folders, states)
+    return Plan(request, segments, result, accounts, folders, states)
 
 
 def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Account]:

@@ -11,7 +11,7 @@ from hnswcheck.errors import HnswcheckError, NotAChromaStore, StoreNotFound
 log = logging.getLogger("hnswcheck")
 
 
-def quarantine_drifted(
+def quarantine_damaged(
     path: str | os.PathLike[str], *, accept_loss: bool = False, wait: float = 0.0
 ) -> list[str]:
     """Move the damaged segments of a store aside, before a client opens it.
@@ -31,7 +31,7 @@ def quarantine_drifted(
 
     Example:
         >>> import hnswcheck
-        >>> hnswcheck.quarantine_drifted("no-such-directory")
+        >>> hnswcheck.quarantine_damaged("no-such-directory")
         []
     """
     try:

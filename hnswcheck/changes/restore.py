@@ -14,7 +14,7 @@ from hnswcheck.changes.restore_cost import losses
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, read_watermark
 from hnswcheck.errors import RestoreRefused, StoreChanged, StoreUnreadable, UsageError, naming
-from hnswcheck.isolation import alone
+from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
 from hnswcheck.replay.balance import Balance
 from hnswcheck.store.catalog import Collection, read_collections
@@ -122,7 +122,7 @@ def restore(
         named = OURS.fullmatch(quarantine)
         if finished and named and not (root / quarantine).exists():  # this very restore was left
             return RestoreResult(root, quarantine, named[1], "", 0, 0, done=True, finished=finished)
-        plan: _Plan = alone(root / DATABASE, _plan, (root, quarantine), progress)
+        plan: _Plan = call_isolated_if_open(root / DATABASE, _plan, (root, quarantine), progress)
         manifest = plan.manifest
         result = RestoreResult(
             root,
@@ -142,7 +142,9 @@ def restore(
                 " in the folder that is there now, and no longer in the WAL; nothing was put back"
             )
         if take_in_wal(root, plan.states, wait):
-            again: _Plan = alone(root / DATABASE, _plan, (root, quarantine), progress)
+            again: _Plan = call_isolated_if_open(
+                root / DATABASE, _plan, (root, quarantine), progress
+            )
             if replace(again, states=plan.states) != plan:
                 raise StoreChanged(f"{root}: it was written meanwhile; nothing was changed")
             plan = again

@@ -36,7 +36,7 @@ from hnswcheck.store.segment import Advance, SegmentFolder
 SAMPLE = 256
 
 
-def check_engine(
+def check_with_second_reader(
     folder: SegmentFolder,
     header: Header,
     elements: Elements,
@@ -53,7 +53,7 @@ def check_engine(
     if not header.count:
         return
     if not has_hnswlib():
-        raise NotAsked("hnswlib is not installed; there is an extra: hnswcheck[engine]")
+        raise NotAsked("hnswlib is not installed; there is an extra: hnswcheck[hnswlib]")
     size = LAYOUT.size - VERSION_BYTES + header.count * header.stride + links.used_bytes
     sample = _sample(elements)
     with scratch_directory(folder.path.parent) as scratch:
@@ -71,7 +71,7 @@ def check_engine(
         }
         answer = ask_hnswlib(job, FIXED_SECONDS + size / BYTES_PER_SECOND)
         if isinstance(answer, str):
-            yield finding("engine-disagrees", 1, (), "an index that hnswlib loads", answer)
+            yield finding("second-reader-disagrees", 1, (), "an index that hnswlib loads", answer)
             return
         labels = np.fromfile(f"{path}.labels", np.uint64)
         differing = [] if np.array_equal(labels, np.unique(elements.labels)) else ["labels"]
@@ -83,7 +83,7 @@ def check_engine(
             if items.tobytes() != ours.tobytes():
                 differing.append("vectors")
     if differing:
-        yield finding("engine-disagrees", len(differing), differing)
+        yield finding("second-reader-disagrees", len(differing), differing)
     missed = len(sample) - answer["found"]
     if missed and space != "ip":
         found = f"{missed / len(sample):.1%} of {len(sample)} searches for their own vector"

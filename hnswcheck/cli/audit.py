@@ -136,7 +136,7 @@ def _audited(
 ) -> tuple[Report, bool]:
     """The report on all stores, and whether a path is none."""
     from hnswcheck.auditing.api import audit
-    from hnswcheck.auditing.runner import failed
+    from hnswcheck.auditing.runner import report_of_failure
     from hnswcheck.report import Report
 
     stores: list[StoreReport] = []
@@ -150,7 +150,7 @@ def _audited(
             if not error.finding:
                 raise
             complain(str(error))
-            stores.append(failed(path, level, error))
+            stores.append(report_of_failure(path, level, error))
             wrong_use |= isinstance(error, UsageError)
     return Report(tuple(stores)), wrong_use
 

@@ -47,7 +47,7 @@ MEANING = {
 VERIFIED = {
     "none": "not verified: neither its vectors were audited, nor was Chroma asked",
     "audit": "verified by an audit with its vectors",
-    "engine": "verified by an audit with its vectors, and by Chroma on a copy",
+    "chroma": "verified by an audit with its vectors, and by Chroma on a copy",
 }
 
 

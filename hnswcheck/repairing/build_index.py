@@ -78,7 +78,7 @@ def build_segment(
     column = ids if isinstance(ids, Strings) else Strings.of(ids)
     line = settings.made_by
     _check_ids(column, line, seq_ids, max_seq_id)
-    engine = _engine()
+    engine = _hnswlib()
     with new_folder(folder):
         with _scratch_file(scratch):
             norms = _save_index(engine, scratch, vectors, len(column), settings, advance)
@@ -119,29 +119,29 @@ def _check_ids(ids: Strings, line: Line, seq_ids: Ints | None, max_seq_id: int |
 
 
 @dataclass(frozen=True, slots=True)
-class _Engine:
+class _Hnswlib:
     """The module hnswlib, and whether it is the fork."""
 
     module: Any
     is_fork: bool
 
 
-def check_engine() -> None:
+def check_hnswlib() -> None:
     """See whether an index can be built here.
 
     Raises:
         EngineMissing: hnswlib is not installed.
     """
-    _engine()
+    _hnswlib()
 
 
-def _engine() -> _Engine:
+def _hnswlib() -> _Hnswlib:
     try:
         import hnswlib
     except ImportError as error:
         text = f"building an index needs hnswlib ({error}); there is an extra: hnswcheck[repair]"
         raise EngineMissing(text) from error
-    return _Engine(hnswlib, hasattr(hnswlib.Index, "persist_dirty"))
+    return _Hnswlib(hnswlib, hasattr(hnswlib.Index, "persist_dirty"))
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def refusals(path: Path) -> Iterator[None]:
 
 
 def _save_index(
-    engine: _Engine,
+    engine: _Hnswlib,
     path: Path,
     vectors: Iterable[Floats],
     count: int,
@@ -282,7 +282,7 @@ def _normalise(vectors: Floats) -> Floats:
 
 
 def _split(
-    engine: _Engine, path: Path, folder: Path, norms: Floats, settings: IndexSettings
+    engine: _Hnswlib, path: Path, folder: Path, norms: Floats, settings: IndexSettings
 ) -> None:
     """Chroma's four files of a saved index.
 

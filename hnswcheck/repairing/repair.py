@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hnswcheck.auditing.request import Question
-from hnswcheck.auditing.runner import examine
+from hnswcheck.auditing.request import AuditRequest
+from hnswcheck.auditing.runner import audit_in_process
 from hnswcheck.changes.lock import reading, segment_folders, take_in_wal
 from hnswcheck.changes.quarantine import OF_SQLITE, settle
 from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, StoreChanged, naming
 from hnswcheck.formats.text import path_text
 from hnswcheck.progress import Progress, silent
-from hnswcheck.repairing.build_index import check_engine
+from hnswcheck.repairing.build_index import check_hnswlib
 from hnswcheck.repairing.choices import Choices
 from hnswcheck.repairing.embed_documents import Embedded, embedded
 from hnswcheck.repairing.embedder import BATCH, Embed, Embedding, Own
@@ -91,7 +91,7 @@ class RepairReport:
 
     @property
     def verified(self) -> str | None:
-        """What was content with every new index, "none", "audit" or "engine"; None if none is."""
+        """What was content with every new index, "none", "audit" or "chroma"; None if none is."""
         ways = [Verify(segment.verified) for segment in self.segments if segment.verified]
         return min(ways, key=list(Verify).index).value if ways else None
 
@@ -155,7 +155,7 @@ def repair(
         wait: seconds to wait for other processes to leave the store.
         progress: called as the store is read, documents are embedded and vectors are indexed.
         verify: what has to be content with a new index, else the old one comes back: "audit", at
-            level deep; "engine", chromadb, too, which reads, searches and writes a copy of the
+            level deep; "chroma", chromadb, too, which reads, searches and writes a copy of the
             collection in a process of its own; "none", nothing. By default the engine, if this
             interpreter has a chromadb that reads the store, and there is room for the copy.
 
@@ -188,20 +188,20 @@ def plan_repair(
 ) -> Plan:
     """The first half of :func:`repair`; unless ``dry_run``, what was left is finished first."""
     chosen = wanted(verify)
-    question = Question.of(path, Level.STANDARD, collections)
-    root = question.directory
+    request = AuditRequest.of(path, Level.STANDARD, collections)
+    root = request.directory
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
         with reading(root):
-            plan = _plan(question, choices, progress)
+            plan = _plan(request, choices, progress)
     return replace(plan, report=replace(plan.report, finished=finished), verify=chosen)
 
 
-def _plan(question: Question, choices: Choices, progress: Progress = silent) -> Plan:
-    root = question.directory
+def _plan(request: AuditRequest, choices: Choices, progress: Progress = silent) -> Plan:
+    root = request.directory
     folders = tuple(segment_folders(root))
     before = states_if_quiet(root, folders)
-    audited = examine(replace(question, salvages=False), progress)
+    audited = audit_in_process(replace(request, salvages=False), progress)
     reports = {s.collection.id: s for s in audited.segments}
     damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
     if any(found.id == OF_SQLITE for found in audited.findings):
@@ -234,7 +234,7 @@ def _same_again(plan: Plan, choices: Choices) -> Plan:
     root = plan.report.path
     damaged = tuple(segment.collection.id for segment in plan.report.segments)
     with naming(root), reading(root):
-        again = _plan(Question(root, Level.STANDARD, damaged), choices)
+        again = _plan(AuditRequest(directory=root, collections=damaged), choices)
     if again.report.to_dict()["segments"] != plan.report.to_dict()["segments"]:
         raise StoreChanged(f"{root}: it was written since it was looked at; nothing was changed")
     return replace(again, report=replace(plan.report, segments=again.report.segments))
@@ -292,7 +292,7 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
     done: list[SegmentRepair] = []
     folders, states = plan.folders, plan.states
     if any(len(segment.embed) for segment in report.segments):
-        check_engine()  # before anybody pays for embedding
+        check_hnswlib()  # before anybody pays for embedding
     with embedded(report.path, report.segments, choices.embed, progress) as made:
         for segment in report.segments:
             new = made.get(segment.segment)
@@ -309,4 +309,4 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
 def _audited(root: Path) -> Report:
     """All collections, those that nobody asked for, too."""
     with naming(root), reading(root):
-        return Report((examine(Question(root)),))
+        return Report((audit_in_process(AuditRequest(directory=root)),))

@@ -37,7 +37,7 @@ class SegmentRepair:
         replaced: the new name of the old folder; None if nothing was done or there was none.
         exported: the file that has the records that went; None if none did.
         embedder: what embeds the documents; None if there are none to embed.
-        verified: what was content with the new index: "none", "audit" or "engine"; empty if
+        verified: what was content with the new index: "none", "audit" or "chroma"; empty if
             nothing was done.
         not_asked: why Chroma was not asked, where nobody chose that.
     """

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hnswcheck.auditing.request import Question
-from hnswcheck.auditing.runner import examine
+from hnswcheck.auditing.request import AuditRequest
+from hnswcheck.auditing.runner import audit_in_process
 from hnswcheck.changes.journal import Step, is_unfinished, perform
 from hnswcheck.changes.lock import Held, hold_unchanged, reading
 from hnswcheck.changes.set_aside import set_aside
@@ -175,9 +175,12 @@ def _verify(
         return verified, not_asked
     try:
         with reading(root):
-            store = examine(Question(root, Level.DEEP, (segment.collection.id,), salvages=False))
+            only = (segment.collection.id,)
+            store = audit_in_process(
+                AuditRequest(directory=root, level=Level.DEEP, collections=only, salvages=False)
+            )
             problem = _problem(store, segment)
-            if verified is Verify.ENGINE and not problem:
+            if verified is Verify.CHROMA and not problem:
                 problem = problem_in_chroma(root, expected_of(segment, sample))
     except HnswcheckError as error:
         problem = str(error)

@@ -29,7 +29,7 @@ class Verify(StrEnum):
 
     NONE = "none"
     AUDIT = "audit"
-    ENGINE = "engine"
+    CHROMA = "chroma"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ def wanted(verify: str | None) -> Verify | None:
         chosen = None if verify is None else Verify(verify)
     except ValueError:
         raise UsageError(f"unknown verification {verify!r}: one of {', '.join(Verify)}") from None
-    if chosen is Verify.ENGINE and not has_chroma():
-        raise EngineMissing(f"--verify engine needs chromadb, which is not installed; {OTHERWISE}")
+    if chosen is Verify.CHROMA and not has_chroma():
+        raise EngineMissing(f"--verify chroma needs chromadb, which is not installed; {OTHERWISE}")
     return chosen
 
 
@@ -81,10 +81,10 @@ def how_to_verify(
             find_chroma(line)
             check_room(root, segments)
     except HnswcheckError as error:
-        if chosen is Verify.ENGINE:
-            raise type(error)(f"--verify engine: {error}; {OTHERWISE}") from error
+        if chosen is Verify.CHROMA:
+            raise type(error)(f"--verify chroma: {error}; {OTHERWISE}") from error
         return Verification(Verify.AUDIT, not_asked=str(error))
-    return Verification(Verify.ENGINE, required=chosen is Verify.ENGINE)
+    return Verification(Verify.CHROMA, required=chosen is Verify.CHROMA)
 
 
 #: What Chroma may add to the copy by migrations and its own writes.

@@ -12,7 +12,7 @@ import numpy as np
 
 from hnswcheck.durable import replacing
 from hnswcheck.errors import ActionFailed, RepairRefused, StoreChanged, UsageError, naming
-from hnswcheck.isolation import alone
+from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
 from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.parquet import is_parquet, need_pyarrow, write_parquet
@@ -77,7 +77,7 @@ def export(
     if target.resolve().is_relative_to(root.resolve()):
         raise UsageError(f"{output}: not within the store, where nothing may be written")
     with naming(path):
-        return alone(root / DATABASE, _export, (root, collection, target), progress)
+        return call_isolated_if_open(root / DATABASE, _export, (root, collection, target), progress)
 
 
 def _export(root: Path, name: str, output: Path, progress: Progress = silent) -> Export:

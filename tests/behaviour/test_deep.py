@@ -27,7 +27,7 @@ def nothing(*_: object) -> Iterator[object]:
 #: Where each check is called, what finds nothing in its place, and a store of which it tells.
 CHECKS = {
     "check_reach": ("elements-unreachable", "1.5.9-many-levels"),
-    "check_engine": ("searches-miss", "1.5.9-many-levels"),
+    "check_with_second_reader": ("searches-miss", "1.5.9-many-levels"),
     "_check_log": ("vector-differs-from-wal", "1.5.9-damaged-vector-not-logged"),
 }
 
@@ -52,7 +52,7 @@ def test_chromas_fork_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "hnswlib.py").write_text("class Index:\n    def persist_dirty(self): ...\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     report = hnswcheck.audit(unpack("0.6.3-exactly-flushed", tmp_path), "deep")
-    assert [one.id for one in report.findings] == ["engine-not-asked"]
+    assert [one.id for one in report.findings] == ["second-reader-not-asked"]
 
 
 def test_a_search_that_meets_deleted_elements_only_misses_and_is_no_disagreement(
@@ -64,7 +64,7 @@ def test_a_search_that_meets_deleted_elements_only_misses_and_is_no_disagreement
         level0.write(bytes(2))  # the degree of the entry point, which is deleted
     kinds = found(store)
     assert "searches-miss" in kinds
-    assert "engine-disagrees" not in kinds
+    assert "second-reader-disagrees" not in kinds
 
 
 def test_lengths_whose_squares_float32_cannot_hold_are_no_damage(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from stores import DAMAGED, LAGGING, SOUND, environment, rest, segment_folders, snapshot, unpack
 
 import hnswcheck
-from hnswcheck import isolation as apart
+from hnswcheck import isolation
 from hnswcheck.store import database
 
 #: Damage that counts show, so that every level sees it.
@@ -46,9 +46,9 @@ def damaged(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_helpers() -> Iterator[None]:
     """Processes that earlier tests left waiting are gone, and so are this test's afterwards."""
-    apart._dismiss()
+    isolation._dismiss()
     yield
-    apart._dismiss()
+    isolation._dismiss()
 
 
 def break_it(store: Path) -> None:
@@ -148,7 +148,7 @@ BESIDE_A_CLIENT = """
 import json, os, sys
 from pathlib import Path
 import chromadb, hnswcheck
-from hnswcheck import isolation as apart
+from hnswcheck import isolation
 
 path = sys.argv[1]
 client = chromadb.PersistentClient(path, chromadb.Settings(anonymized_telemetry=False))
@@ -157,7 +157,7 @@ docs.count()
 seen = []
 for level in ("probe", "probe", "standard"):
     seen.append(hnswcheck.ensure_consistent(client, level).stores[0].path)
-pids = {child.pid for child in apart._waiting}
+pids = {child.pid for child in isolation._waiting}
 (folder,) = [p.parent for p in Path(path).glob("*/header.bin")]
 header = (folder / "header.bin").read_bytes()
 (folder / "header.bin").unlink()
@@ -173,7 +173,7 @@ try:
     seen.append(g.after.verdict)
 except hnswcheck.HnswcheckError as error:
     seen.append(repr(error))
-pids |= {child.pid for child in apart._waiting}
+pids |= {child.pid for child in isolation._waiting}
 try:
     hnswcheck.ensure_consistent(chromadb.EphemeralClient())
 except hnswcheck.UsageError as error:
@@ -209,14 +209,14 @@ def test_probes_beside_an_open_database_share_one_process(
     monkeypatch.chdir(sound.parent)
     with (sound / "chroma.sqlite3").open("rb"):
         hnswcheck.ensure_consistent(sound, "probe")
-        (child,) = apart._waiting
+        (child,) = isolation._waiting
         monkeypatch.chdir(sound)
         hnswcheck.ensure_consistent(".", "probe")  # relative to where this process is now
-        assert apart._waiting == [child]
+        assert isolation._waiting == [child]
         child.kill()
         child.wait()
         hnswcheck.ensure_consistent(".", "probe")
-        (another,) = apart._waiting
+        (another,) = isolation._waiting
     assert another.pid != child.pid
 
 
@@ -224,7 +224,7 @@ def test_probes_beside_an_open_database_share_one_process(
 def test_what_reads_for_us_leaves_when_it_is_no_longer_asked(sound: Path) -> None:
     with (sound / "chroma.sqlite3").open("rb"):
         hnswcheck.ensure_consistent(sound, "probe")
-    (child,) = apart._waiting
+    (child,) = isolation._waiting
     os.kill(child.pid, signal.SIGALRM)  # as after a minute
     assert child.wait(20) == 0
 
@@ -233,13 +233,13 @@ def test_what_reads_for_us_leaves_when_it_is_no_longer_asked(sound: Path) -> Non
 def test_a_forked_child_does_not_talk_to_its_parents_helper(sound: Path) -> None:
     with (sound / "chroma.sqlite3").open("rb"):
         hnswcheck.ensure_consistent(sound, "probe")
-        (child,) = apart._waiting
+        (child,) = isolation._waiting
         pid = os.fork()
         if pid == 0:
-            os._exit(len(apart._waiting))
+            os._exit(len(isolation._waiting))
         assert os.waitpid(pid, 0)[1] == 0
         hnswcheck.ensure_consistent(sound, "probe")
-    assert apart._waiting == [child]
+    assert isolation._waiting == [child]
     assert child.poll() is None
 
 
@@ -420,9 +420,9 @@ def test_the_asyncio_form_reads_in_another_process(
 
     def heard(function: object, arguments: tuple[object, ...], *rest: object) -> object:
         asked.append(sound)
-        return apart.call_apart(function, arguments, *rest)  # type: ignore[arg-type]
+        return isolation.call_in_child(function, arguments, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sys.modules["hnswcheck.guarding"], "call_apart", heard)
+    monkeypatch.setattr(sys.modules["hnswcheck.guarding"], "call_in_child", heard)
 
     async def work() -> None:
         async with hnswcheck.guard(sound):
@@ -445,16 +445,16 @@ def test_the_asyncio_form_raises_the_same(sound: Path) -> None:
         asyncio.run(harm())
 
 
-# --- quarantine_drifted --------------------------------------------------------------------------
+# --- quarantine_damaged --------------------------------------------------------------------------
 
 
-def test_drifted_moves_what_loses_nothing_and_says_what_and_why(
+def test_quarantine_damaged_moves_what_loses_nothing_and_says_what_and_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = rest(unpack(LOSSLESS, tmp_path))
     (folder,) = segment_folders(store)
     with caplog.at_level(logging.INFO, "hnswcheck"):
-        (moved,) = hnswcheck.quarantine_drifted(store)
+        (moved,) = hnswcheck.quarantine_damaged(store)
     assert Path(moved).is_dir()
     assert Path(moved).name.startswith(f"{folder.name}.quarantined-")
     assert not folder.exists()
@@ -470,16 +470,16 @@ def test_drifted_moves_what_loses_nothing_and_says_what_and_why(
         Path(moved).name,
     ):
         assert part in said
-    assert hnswcheck.quarantine_drifted(store) == []
+    assert hnswcheck.quarantine_damaged(store) == []
 
 
-def test_drifted_comes_to_rest(tmp_path: Path) -> None:
+def test_quarantine_damaged_comes_to_rest(tmp_path: Path) -> None:
     """What a move does not better is not moved at each start."""
     store = rest(unpack(LOSSLESS, tmp_path))
     with contextlib.closing(sqlite3.connect(store / "chroma.sqlite3")) as connection, connection:
         connection.execute("DELETE FROM embeddings_queue WHERE seq_id <= 20")
     rest(store)
-    assert len(hnswcheck.quarantine_drifted(store, accept_loss=True)) == 1
+    assert len(hnswcheck.quarantine_damaged(store, accept_loss=True)) == 1
     chroma = pytest.importorskip("chromadb")
     assert chroma
     for _ in range(2):
@@ -488,7 +488,7 @@ def test_drifted_comes_to_rest(tmp_path: Path) -> None:
         )
         assert done.returncode == 0
         rest(store)
-        assert hnswcheck.quarantine_drifted(store, accept_loss=True) == []
+        assert hnswcheck.quarantine_damaged(store, accept_loss=True) == []
 
 
 #: Enough for a flush.
@@ -502,39 +502,39 @@ docs.add(ids=ids, embeddings=[[float(i % 7), *[0.5] * 7] for i in range(200)])
 """
 
 
-def test_drifted_leaves_what_would_lose_and_says_so(
+def test_quarantine_damaged_leaves_what_would_lose_and_says_so(
     damaged: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = snapshot(damaged)
-    assert hnswcheck.quarantine_drifted(damaged) == []
+    assert hnswcheck.quarantine_damaged(damaged) == []
     assert snapshot(damaged) == before
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "47 only after a repair" in record.getMessage()
-    assert len(hnswcheck.quarantine_drifted(damaged, accept_loss=True)) == 1
+    assert len(hnswcheck.quarantine_damaged(damaged, accept_loss=True)) == 1
 
 
-def test_drifted_says_nothing_of_a_sound_store(
+def test_quarantine_damaged_says_nothing_of_a_sound_store(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert hnswcheck.quarantine_drifted(unpack(SOUND, tmp_path)) == []
+    assert hnswcheck.quarantine_damaged(unpack(SOUND, tmp_path)) == []
     assert caplog.records == []
 
 
-def test_drifted_returns_nothing_where_nothing_is(
+def test_quarantine_damaged_returns_nothing_where_nothing_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert hnswcheck.quarantine_drifted(tmp_path / "nowhere") == []
-    assert hnswcheck.quarantine_drifted(tmp_path) == []
+    assert hnswcheck.quarantine_damaged(tmp_path / "nowhere") == []
+    assert hnswcheck.quarantine_damaged(tmp_path) == []
     assert caplog.records == []
 
 
-def test_drifted_never_raises_for_a_store_that_it_cannot_handle(
+def test_quarantine_damaged_never_raises_for_a_store_that_it_cannot_handle(
     damaged: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (damaged / "chroma.sqlite3").open("rb"):
-        assert hnswcheck.quarantine_drifted(damaged, accept_loss=True) == []
+        assert hnswcheck.quarantine_damaged(damaged, accept_loss=True) == []
     assert "has the store open" in caplog.messages[-1]
     (damaged / "chroma.sqlite3").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
-    assert hnswcheck.quarantine_drifted(damaged, accept_loss=True) == []
+    assert hnswcheck.quarantine_damaged(damaged, accept_loss=True) == []
     assert caplog.records[-1].levelno == logging.ERROR

@@ -24,8 +24,7 @@ import pytest
 from stores import LAGGING, WAL_MODES, environment, run, unpack
 
 import hnswcheck
-from hnswcheck import Report
-from hnswcheck import isolation as apart
+from hnswcheck import Report, isolation
 from hnswcheck.store import database
 
 SECONDS_BESIDE_A_WRITER = 8.0
@@ -408,7 +407,7 @@ def test_an_audit_apart_says_and_raises_the_same(tmp_path: Path) -> None:
 def test_an_audit_apart_without_a_python_is_undecided(
     executable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "get_executable", lambda: executable)
+    monkeypatch.setattr(isolation, "get_executable", lambda: executable)
     store = unpack(LAGGING, tmp_path)
     with (
         (store / "chroma.sqlite3").open("rb"),

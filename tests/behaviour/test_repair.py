@@ -208,7 +208,7 @@ def test_a_row_that_cannot_be_read_costs_no_other_record_its_vector(
     store, grade = rest(unpack(name, tmp_path)), UNREADABLE[name]
     report = hnswcheck.repair(store, leave_unindexed=True)
     (segment,) = report.segments
-    assert report.verified == "engine"
+    assert report.verified == "chroma"
     assert segment.grades == Counter({"proven": 87}) + Counter([grade])
     assert "pass over 1 rows of the log that cannot be read" in segment.steps()
     assert report.after is not None

@@ -68,10 +68,10 @@ def lossy(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", SOUND)
 def test_chroma_is_asked_about_what_every_line_wrote(name: str, tmp_path: Path) -> None:
-    report = hnswcheck.repair(without_links(name, tmp_path), verify="engine")
+    report = hnswcheck.repair(without_links(name, tmp_path), verify="chroma")
     assert len(report.segments) >= 1
-    assert {segment.verified for segment in report.segments} == {"engine"}
-    assert report.verified == "engine"
+    assert {segment.verified for segment in report.segments} == {"chroma"}
+    assert report.verified == "chroma"
     assert report.after is not None
     assert report.after.verdict == "consistent"
 
@@ -91,16 +91,16 @@ def test_chroma_writes_only_to_a_copy(whole: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["verified"] == "engine"
-    assert [segment["verified"] for segment in report["segments"]] == ["engine"]
+    assert report["verified"] == "chroma"
+    assert [segment["verified"] for segment in report["segments"]] == ["chroma"]
     assert "and by Chroma on a copy" in done.stderr
     assert log() == before
     assert list(scratch.iterdir()) == []
 
 
 def test_records_that_are_left_have_no_vector_in_chroma_either(lossy: Path) -> None:
-    report = hnswcheck.repair(lossy, accept=ACCEPTABLE, leave_unindexed=True, verify="engine")
-    assert report.verified == "engine"
+    report = hnswcheck.repair(lossy, accept=ACCEPTABLE, leave_unindexed=True, verify="chroma")
+    assert report.verified == "chroma"
     assert [len(segment.leave) for segment in report.segments] == [34]
 
 
@@ -112,9 +112,9 @@ def test_where_no_record_has_a_vector_chroma_is_still_asked(tmp_path: Path) -> N
         database.execute(
             "UPDATE embeddings_queue SET operation = 1, vector = NULL, encoding = NULL"
         )
-    report = hnswcheck.repair(rest(store), leave_unindexed=True, verify="engine")
+    report = hnswcheck.repair(rest(store), leave_unindexed=True, verify="chroma")
     (segment,) = report.segments
-    assert (len(segment.use), segment.verified) == (0, "engine")
+    assert (len(segment.use), segment.verified) == (0, "chroma")
 
 
 def test_what_was_embedded_again_is_compared_as_well(lossy: Path) -> None:
@@ -127,8 +127,8 @@ def test_what_was_embedded_again_is_compared_as_well(lossy: Path) -> None:
     def embed(documents: list[str]) -> Sequence[Sequence[float]]:
         return [[len(document) / 3] * 8 for document in documents]
 
-    report = hnswcheck.repair(rest(lossy), embed=embed, verify="engine")
-    assert report.verified == "engine"
+    report = hnswcheck.repair(rest(lossy), embed=embed, verify="chroma")
+    assert report.verified == "chroma"
 
 
 # --- Discontent ----------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_what_chroma_cannot_open_is_taken_back(tmp_path: Path) -> None:
     store = without_links(OUTSIDE, tmp_path)
     before = contents(store)
     with pytest.raises(hnswcheck.RepairFailed, match="Chroma at opening it: ") as raised:
-        hnswcheck.repair(store, verify="engine")
+        hnswcheck.repair(store, verify="chroma")
     assert "\n" not in str(raised.value)
     assert contents(store) == before
     assert hnswcheck.repair(rest(store), verify="audit").verified == "audit"
@@ -207,7 +207,7 @@ def test_an_engine_that_never_answers_is_killed(
     monkeypatch.setattr("hnswcheck.engines.chroma.FIXED_SECONDS", 0.3)
     monkeypatch.setattr("hnswcheck.engines.chroma.BYTES_PER_SECOND", 1e12)
     with pytest.raises(hnswcheck.RepairFailed, match="no answer for 0 s"):
-        hnswcheck.repair(whole, verify="engine")
+        hnswcheck.repair(whole, verify="chroma")
     assert contents(whole) == before
 
 
@@ -220,7 +220,7 @@ def test_an_interrupt_takes_back_what_was_not_verified(
     before = contents(whole)
     monkeypatch.setattr("hnswcheck.repairing.swap.problem_in_chroma", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        hnswcheck.repair(whole, verify="engine")
+        hnswcheck.repair(whole, verify="chroma")
     assert contents(whole) == before
 
 
@@ -261,7 +261,7 @@ def test_who_wants_the_engine_is_refused_and_who_does_not_is_told(
     make(monkeypatch, whole.parent)
     before = snapshot(whole)
     with pytest.raises(kind, match=says) as raised:
-        hnswcheck.repair(whole, verify="engine")
+        hnswcheck.repair(whole, verify="chroma")
     assert "nothing was changed" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert {n: t.content for n, t in snapshot(whole).items()} == {
@@ -281,7 +281,7 @@ def test_without_room_at_last_the_audit_counts_unless_the_engine_is_wanted(
     before = contents(whole)
     monkeypatch.setattr("hnswcheck.repairing.swap.problem_in_chroma", full)
     with pytest.raises(hnswcheck.RepairFailed, match="the disk is full"):
-        hnswcheck.repair(whole, verify="engine")
+        hnswcheck.repair(whole, verify="chroma")
     assert contents(whole) == before
     report = hnswcheck.repair(rest(whole))
     assert report.verified == "audit"

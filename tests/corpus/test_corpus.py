@@ -69,7 +69,7 @@ def check_store(store: Path, expected: dict[str, Any]) -> None:
 #: What sound indexes have a little of, too.
 RATES = {"elements-unreachable", "searches-miss"}
 #: hnswlib does what Chroma does with a graph that leads nowhere.
-FOLLOWS_LINKS = "engine-disagrees"
+FOLLOWS_LINKS = "second-reader-disagrees"
 
 
 @pytest.mark.parametrize("name", NAMES)

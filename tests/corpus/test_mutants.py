@@ -34,8 +34,7 @@ from test_corpus import check_store
 from test_registry import NOT_IN_THE_CORPUS
 
 import hnswcheck
-from hnswcheck import errors
-from hnswcheck import isolation as apart
+from hnswcheck import errors, isolation
 from hnswcheck.findings import REGISTRY
 from hnswcheck.store import view
 
@@ -86,11 +85,11 @@ UNTELLABLE: dict[str, tuple[str, ...]] = {
         " [s.name for s in large], expected, found)",
     ),
     "for a store that cannot be opened, audit() raises; the program makes the report": (
-        "auditing.runner.failed: without not-a-chroma-store of"
+        "auditing.runner.report_of_failure: without not-a-chroma-store of"
         " finding(error.finding, 1, [path_text(str(error))])",
-        "auditing.runner.failed: without schema-unknown of"
+        "auditing.runner.report_of_failure: without schema-unknown of"
         " finding(error.finding, 1, [path_text(str(error))])",
-        "auditing.runner.failed: without sqlite-damaged of"
+        "auditing.runner.report_of_failure: without sqlite-damaged of"
         " finding(error.finding, 1, [path_text(str(error))])",
     ),
     "what is no store fails before that": (
@@ -682,7 +681,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
         patch.setattr(audit, "REST_SECONDS", 0.0)
         patch.setattr(view, "JOURNAL_SECONDS", 0.0)
         # The mutants are in this process only; pytest.fail is no Exception, so it is no kill.
-        patch.setattr(apart, "call_apart", lambda *_: pytest.fail("read in another process"))
+        patch.setattr(isolation, "call_in_child", lambda *_: pytest.fail("read in another process"))
         yield Corpus(tmp_path_factory.mktemp("corpus"), switches)
 
 

@@ -33,7 +33,7 @@ DESIGN = {
     "ledger": "records-missing records-phantom replay-blocked lag watermark-legacy"
     " watermark-impossible watermark-encoding wal-unreadable",
     "vectors": "vector-not-finite vector-not-normalised norm-invalid vector-differs-from-wal",
-    "engine": "",
+    "second reader": "",
 }
 
 
@@ -145,7 +145,7 @@ NOT_IN_THE_CORPUS: dict[str, tuple[Callable[[Path], set[str]], str]] = {
     "sqlite-busy": (busy, "needs a process that holds a lock"),
     "store-changed": (changed, "needs a process that writes"),
     "file-unreadable": (unreadable, "an archive does not keep what may not be read"),
-    "engine-not-asked": (not_asked, "needs an environment without hnswlib"),
+    "second-reader-not-asked": (not_asked, "needs an environment without hnswlib"),
     "segment-row-missing": (row_missing, "sqlite alone is at fault; made here"),
 }
 

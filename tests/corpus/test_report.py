@@ -20,7 +20,7 @@ from stores import NAMES, SOUND, Answer, corpus_answers, unpack
 import hnswcheck
 from hnswcheck import HnswcheckError, Level, Report, SegmentReport
 from hnswcheck import report as module
-from hnswcheck.auditing.runner import failed
+from hnswcheck.auditing.runner import report_of_failure
 from hnswcheck.findings import SEVERITIES
 from hnswcheck.report import (
     ChromaInfo,
@@ -73,7 +73,7 @@ def reported(name: str, level: Level) -> Report:
     """The report of a fixture, also of one that cannot be opened."""
     answer: Answer = corpus_answers()[name, level]
     if isinstance(answer, HnswcheckError):
-        return Report((failed(name, level, answer),))
+        return Report((report_of_failure(name, level, answer),))
     return answer
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hnswcheck.auditing.runner import failed
+from hnswcheck.auditing.runner import report_of_failure
 from hnswcheck.errors import (
     FormatError,
     HnswcheckError,
@@ -19,10 +19,10 @@ from hnswcheck.errors import (
     naming,
 )
 from hnswcheck.guarding import StoreBroken, StoreDamaged, StoreUndecided
-from hnswcheck.isolation import call_apart
+from hnswcheck.isolation import call_in_child
 from hnswcheck.report import Level, Report
 
-REPORT = Report((failed(Path("a-store"), Level.PROBE, FormatError("cut off")),))
+REPORT = Report((report_of_failure(Path("a-store"), Level.PROBE, FormatError("cut off")),))
 
 
 def kinds(base: type[HnswcheckError] = HnswcheckError) -> Iterator[type[HnswcheckError]]:
@@ -81,7 +81,7 @@ def refuse(positions: Sequence[int]) -> None:
 
 def test_vectors_that_are_not_finite_are_named_in_the_process_that_asked() -> None:
     with pytest.raises(VectorsNotFinite) as caught:
-        call_apart(refuse, ([2, 7],), None)
+        call_in_child(refuse, ([2, 7],), None)
     assert str(caught.value) == "a/store: 2 vectors are not finite, at 2, 7"
     assert caught.value.positions == (2, 7)
 
