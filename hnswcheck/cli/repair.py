@@ -117,7 +117,7 @@ def repair(
     verify: Annotated[
         str | None,
         typer.Option(
-            metavar="[none|audit|engine]",
+            metavar="[none|audit|chroma]",
             help="What must be content with a new index, else the old one comes back: an audit, or"
             " also Chroma, on a copy (the default, if it is installed).",
             show_default=False,
