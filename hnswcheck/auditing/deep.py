@@ -137,8 +137,7 @@ def _rows_in_index(view: CollectionView, database: Database) -> dict[bytes, int]
     if not (view.start_known and rows and records):
         return {}
     written = read_written_since(database, records.id, rows[0].seq_id - 1)
-    complete, ignores = is_complete(database), view.integers
-    return rows_in_index(rows, view.start, complete, written, ignores=ignores)
+    return rows_in_index(rows, view.start, is_complete(database), written, view.release)
 
 
 def _check_log(

@@ -104,7 +104,7 @@ def _store_report(
     if any(kind.severity == "error" for kind in kinds):
         verdict = "damaged"
     schema = found.schema
-    chroma = ChromaInfo(schema.line, dict(schema.migrations)) if schema else None
+    chroma = ChromaInfo(schema.release.line, dict(schema.migrations)) if schema else None
     own, segments = tuple(found.findings), tuple(found.segments)
     return StoreReport(
         path_text(Path(path)), verdict, level, complete, elapsed, chroma, own, segments

@@ -55,7 +55,7 @@ def check_watermarks(view: CollectionView) -> Iterator[Finding]:
         ("VECTOR", view.vector_watermark),
         ("METADATA", view.metadata_watermark),
     ):
-        yield from check_watermark(mark, view.integers, view.highest, name)
+        yield from check_watermark(mark, view.release, view.highest, name)
     if view.vector_watermark is None and view.peek.present and view.peek.max_seq_id:
         yield finding("watermark-legacy", 1, (), None, view.peek.max_seq_id)
 

@@ -42,6 +42,7 @@ from hnswcheck.replay.records import replay_records
 from hnswcheck.replay.vectors import vectors_in
 from hnswcheck.report import Finding, Recoverable, SegmentReport, finding
 from hnswcheck.store.collection_view import CollectionView
+from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import Advance, SegmentFolder
 
 P = ParamSpec("P")
@@ -90,8 +91,8 @@ def standard(
     with _beside(folder, _records, view) as records_read:
         parts = read_parts(folder, sampler, advance)
     records = records_read()
-    marks = _marks(parts, view.integers)
-    replay = replay_index(view.wal, view.start, parts.id_map, marks, view.revives)
+    marks = _marks(parts, view.release)
+    replay = replay_index(view.wal, view.start, parts.id_map, marks, view.release)
     result = _balance(records, parts, replay) if view.start_known else None
     ledger = ledger_of(view, folder)
     findings = [
@@ -188,16 +189,17 @@ def _on_failure(call: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def _starts_over(id_map: IdMap | None, integers: bool) -> bool:
-    """Whether replay starts a new index: without an id map; in 1.x over an empty one, too."""
+def _starts_over(id_map: IdMap | None, release: Release) -> bool:
+    """Whether replay starts a new index: without an id map, or in some lines over an empty one."""
     if id_map is None:
         return True
-    return integers and id_map.problem is None and not len(id_map.id_to_label.ids)
+    empty = id_map.problem is None and not len(id_map.id_to_label.ids)
+    return empty and release.empty_id_map_starts_over
 
 
 def _discarded(view: CollectionView, parts: Parts, result: Balance | None) -> bool:
     """Whether Chroma throws the index files away unread, and loses nothing by it."""
-    if not parts.folder.states or not _starts_over(parts.id_map, view.integers):
+    if not parts.folder.states or not _starts_over(parts.id_map, view.release):
         return False
     flushed = parts.id_map is None and view.was_flushed
     balanced = result is not None and not (result.missing or result.phantom)
@@ -225,12 +227,12 @@ def _check_kept(
     yield from _check_contents(view, parts, replay, sampler)
 
 
-def _marks(parts: Parts, integers: bool) -> Marks | None:
+def _marks(parts: Parts, release: Release) -> Marks | None:
     """What stands in the way of replay; nothing where it starts a new index."""
     placement, elements, id_map = parts.placement, parts.elements, parts.known_id_map
     if placement is None or elements is None or id_map is None or not parts.folder.level0_whole:
         return None
-    if _starts_over(id_map, integers):
+    if _starts_over(id_map, release):
         return None
     last = id_map.total_elements_added or 0
     dead = elements.labels[elements.tombstoned & (elements.labels > np.uint64(last))]
@@ -269,9 +271,9 @@ def _check_contents(
     if header is None or not folder.level0_whole:
         return
     elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map
-    loaded = not _starts_over(id_map, view.integers)
+    loaded = not _starts_over(id_map, view.release)
     if loaded and elements is not None and placement is not None and id_map is not None:
-        yield from check_elements(elements, placement, id_map, replay, view.revives, sampler)
+        yield from check_elements(elements, placement, id_map, replay, view.release, sampler)
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)

@@ -14,6 +14,7 @@ from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.level0 import Elements
 from hnswcheck.replay.index import Replay
 from hnswcheck.report import Finding, finding
+from hnswcheck.store.releases import Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,10 @@ def check_elements(
     placement: Placement,
     id_map: IdMap,
     replay: Replay,
-    revives: bool,
+    release: Release,
     sampler: Sampler,
 ) -> Iterator[Finding]:
-    """Findings about labels; what an interrupted flush explains becomes that one finding.
-
-    Args:
-        revives: this Chroma line writes to a deleted element as to any other (0.x).
-    """
+    """Findings about labels; what an interrupted flush explains becomes that one finding."""
     if len(placement.duplicated):
         labels = sampler.places(f"label {n}" for n in placement.duplicated.tolist())
         yield finding("label-duplicate", len(placement.duplicated), labels)
@@ -79,7 +76,7 @@ def check_elements(
     stray = placement.unmapped | (beyond & elements.tombstoned)
     handed_out = beyond & (elements.labels <= np.uint64(total + replay.labels_handed_out))
     unexplained = stray & ~handed_out
-    if revives:
+    if release.revives_tombstones:
         unexplained &= ~elements.tombstoned
     if unexplained.any():
         found = np.flatnonzero(unexplained)

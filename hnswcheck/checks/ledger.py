@@ -8,6 +8,7 @@ from hnswcheck.checks.sampling import Sampler
 from hnswcheck.replay.balance import Balance
 from hnswcheck.replay.index import Replay
 from hnswcheck.report import Finding, finding
+from hnswcheck.store.releases import Release
 from hnswcheck.store.wal import WalRow, row_fault
 from hnswcheck.store.watermarks import LARGEST_SEQ_ID, Watermark
 
@@ -46,22 +47,22 @@ def check_rows(
 
 
 def check_watermark(
-    watermark: Watermark | None, integers: bool, highest: int, segment: str
+    watermark: Watermark | None, release: Release, highest: int, segment: str
 ) -> Iterator[Finding]:
     """Findings about one ``max_seq_id`` row.
 
     Args:
-        integers: this Chroma line writes INTEGER (1.x), else an 8-byte BLOB.
         highest: the last seq_id in the WAL; the next write gets ``highest + 1``.
         segment: "VECTOR" or "METADATA".
     """
     if watermark is None:
         return
-    # 0.5 and 0.6 read an INTEGER as well.
+    integers = release.watermark_type == "INTEGER"
+    # Who writes a BLOB reads an INTEGER as well.
     forms = ("integer",) if integers else ("integer", "blob8", "blob24")
     if watermark.form not in forms:
         expected = "INTEGER" if integers else "8-byte big-endian BLOB"
         yield finding("watermark-encoding", 1, [segment], expected, watermark.form)
     value = watermark.value
-    if watermark.is_number(integers) and not 0 <= value <= min(highest, LARGEST_SEQ_ID):
+    if watermark.is_number(release) and not 0 <= value <= min(highest, LARGEST_SEQ_ID):
         yield finding("watermark-impossible", 1, [segment], f"0 to {highest}", value)

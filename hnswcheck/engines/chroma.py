@@ -29,7 +29,7 @@ from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.formats.strings import Strings
 from hnswcheck.report import CollectionInfo
 from hnswcheck.store.files import states_if_quiet
-from hnswcheck.store.releases import OLDEST_READERS
+from hnswcheck.store.releases import Release
 from hnswcheck.store.view import copied_database
 
 SCRIPT = Path(__file__).with_name("chroma_child.py")
@@ -74,8 +74,8 @@ def has_chroma() -> bool:
     return find_spec("chromadb") is not None
 
 
-def find_chroma(line: str) -> str:
-    """The version of a chromadb that works and reads what a line of releases wrote.
+def find_chroma(release: Release) -> str:
+    """The version of a chromadb that works and reads what a release wrote.
 
     Raises:
         EngineMissing: there is none.
@@ -94,8 +94,9 @@ def find_chroma(line: str) -> str:
         raise EngineMissing(f"chromadb cannot be used: {why}")
     version = answer["version"]
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    if numbers < OLDEST_READERS[line]:
-        raise EngineMissing(f"chromadb {version} is older than what wrote the store, Chroma {line}")
+    if numbers < release.oldest_reader:
+        wrote = f"what wrote the store, Chroma {release.line}"
+        raise EngineMissing(f"chromadb {version} is older than {wrote}")
     return version
 
 

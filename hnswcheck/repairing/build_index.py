@@ -32,7 +32,7 @@ from hnswcheck.repairing.index_settings import (
     SPACES,
     IndexSettings,
 )
-from hnswcheck.store.releases import Line
+from hnswcheck.store.releases import Release
 
 Advance = Callable[[int], None]
 
@@ -76,8 +76,8 @@ def build_segment(
         ActionFailed: the system or hnswlib refused something.
     """
     column = ids if isinstance(ids, Strings) else Strings.of(ids)
-    line = settings.made_by
-    _check_ids(column, line, seq_ids, max_seq_id)
+    release = settings.made_by
+    _check_ids(column, release, seq_ids, max_seq_id)
     engine = _hnswlib()
     with new_folder(folder):
         with _scratch_file(scratch):
@@ -87,11 +87,11 @@ def build_segment(
         with refusals(folder):
             labels = np.arange(1, len(column) + 1, dtype=np.uint64)
             with new_file(folder / ID_MAP) as file:
-                if line.shape == "dict":
+                if release.id_map == "dict":
                     write_dict(file, column, labels, len(column))
                 else:
                     assert seq_ids is not None
-                    watermark = max_seq_id if line.keeps_watermark else None
+                    watermark = max_seq_id if release.watermark_in == "id map" else None
                     write_instance(
                         file, column, labels, len(column), settings.dimension, seq_ids, watermark
                     )
@@ -99,7 +99,9 @@ def build_segment(
             sync_directory(folder.parent)
 
 
-def _check_ids(ids: Strings, line: Line, seq_ids: Ints | None, max_seq_id: int | None) -> None:
+def _check_ids(
+    ids: Strings, release: Release, seq_ids: Ints | None, max_seq_id: int | None
+) -> None:
     if not len(ids):
         raise UsageError("there is no index of no records")
     if len(ids) > LARGEST_COUNT:
@@ -111,10 +113,10 @@ def _check_ids(ids: Strings, line: Line, seq_ids: Ints | None, max_seq_id: int |
             each.decode()
         except UnicodeDecodeError:
             raise UsageError(f"the id at {position} is no UTF-8") from None
-    if line.shape == "instance":
+    if release.id_map == "instance":
         if seq_ids is None or seq_ids.shape != (len(ids),) or seq_ids.min() < 0:
             raise UsageError("an id map of chromadb 0.x has a seq_id for every record")
-        if line.keeps_watermark and (max_seq_id is None or max_seq_id < 0):
+        if release.watermark_in == "id map" and (max_seq_id is None or max_seq_id < 0):
             raise UsageError("an id map of chromadb 0.4 has the watermark")
 
 
@@ -206,7 +208,7 @@ def _save_index(
             max_elements=count,
             M=settings.m,
             ef_construction=settings.ef_construction,
-            random_seed=settings.made_by.seed,
+            random_seed=settings.made_by.level_seed,
         )
     first, bad = 0, list[int]()
     for block in _blocks(vectors, count, settings.dimension):

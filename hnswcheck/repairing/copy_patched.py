@@ -14,6 +14,7 @@ from hnswcheck.formats.segment_files import ID_MAP, INDEX_FILES, LEVEL0, LINKS
 from hnswcheck.repairing.build_index import new_folder, refusals
 from hnswcheck.repairing.patch import Mend
 from hnswcheck.store.records import Records
+from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import open_segment
 
 CHUNK = 1 << 20
@@ -23,14 +24,13 @@ def copy_mended(
     mend: Mend,
     folder: Path,
     records: Records,
-    integers: bool,
+    release: Release,
     advance: Callable[[int], None],
 ) -> None:
     """Make a new folder of the files that are kept, changed; all of it is on the disk then.
 
     Args:
         folder: does not exist. After an error or an interrupt it does not either.
-        integers: the store is one of 1.x.
         advance: told how many more bytes were copied.
 
     Raises:
@@ -55,7 +55,7 @@ def copy_mended(
             else:
                 new = mend.relabelling
                 names = (records.ids.take(new.chosen), new.labels, new.last_label)
-                if integers:
+                if release.id_map == "dict":
                     write_dict(target, *names)
                 else:
                     seq_ids = records.seq_ids[new.chosen]

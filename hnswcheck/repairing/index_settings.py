@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from hnswcheck.errors import UsageError
 from hnswcheck.formats.header import LARGEST_ELEMENT, LAYOUT
 from hnswcheck.formats.segment_files import NORM_BYTES
-from hnswcheck.store.releases import LINES, Line
+from hnswcheck.store.releases import (
+    DEFAULT_EF_CONSTRUCTION,
+    DEFAULT_M,
+    DEFAULT_RESIZE_FACTOR,
+    RELEASES,
+    Release,
+)
 
 #: hnswlib's space for each of Chroma's. Under cosine, too, it is given what it shall store:
 #: vectors that are normalised already, so that their norms are known.
@@ -41,8 +47,8 @@ class IndexSettings:
     Attributes:
         space: "l2", "cosine" or "ip".
         threads: that build it; 0 for as many as there are processors.
-        line: one of :data:`LINES`.
-        resize_factor: by which 0.x lets an index grow.
+        line: one of :data:`RELEASES`.
+        resize_factor: by which some lines let an index grow.
 
     Raises:
         UsageError: there can be no such index.
@@ -51,16 +57,16 @@ class IndexSettings:
     space: str
     dimension: int
     line: str
-    m: int = 16
-    ef_construction: int = 100
+    m: int = DEFAULT_M
+    ef_construction: int = DEFAULT_EF_CONSTRUCTION
     threads: int = 0
-    resize_factor: float = 1.2
+    resize_factor: float = DEFAULT_RESIZE_FACTOR
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
             raise UsageError(f"unknown space {self.space!r}: one of {', '.join(SPACES)}")
-        if self.line not in LINES:
-            raise UsageError(f"unknown line {self.line!r}: one of {', '.join(LINES)}")
+        if self.line not in RELEASES:
+            raise UsageError(f"unknown line {self.line!r}: one of {', '.join(RELEASES)}")
         if not 2 <= self.m <= LARGEST_M:
             raise UsageError(f"M is {self.m}; hnswlib builds indexes with 2 to {LARGEST_M}")
         if self.dimension < 1 or stride(self.dimension, self.m) > LARGEST_ELEMENT:
@@ -69,8 +75,8 @@ class IndexSettings:
             raise UsageError("ef_construction and the number of threads are not negative")
 
     @property
-    def made_by(self) -> Line:
-        return LINES[self.line]
+    def made_by(self) -> Release:
+        return RELEASES[self.line]
 
 
 def stride(dimension: int, m: int) -> int:

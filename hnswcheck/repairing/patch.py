@@ -18,7 +18,7 @@ import numpy as np
 from hnswcheck.checks.ledger import check_watermark
 from hnswcheck.checks.vectors import differs
 from hnswcheck.formats.arrays import Ints, Labels
-from hnswcheck.formats.id_map import IdMap, Pairs, Shape
+from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.level0 import Elements
 from hnswcheck.formats.segment_files import LINKS
 from hnswcheck.formats.strings import find, positions
@@ -31,6 +31,7 @@ from hnswcheck.salvaging.sources import FIRST_FOLDER, LOG, Salvage
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.records import Records
+from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import SegmentFolder, open_segment
 
 #: Errors of a segment's own folder that go with a new id map, a new watermark, or shorter links.
@@ -168,13 +169,13 @@ def _mend(
             relabelling = _relabelling(element, elements, id_map)
             if relabelling is None:
                 continue
-            if is_enough(_renewed(relabelling, found.records, view.integers), element):
+            if is_enough(_renewed(relabelling, found.records, view.release), element):
                 break
         else:
             return None
     mark = view.vector_watermark
     right = mark is not None and mark.value == start
-    right &= not any(check_watermark(mark, view.integers, view.highest, "VECTOR"))
+    right &= not any(check_watermark(mark, view.release, view.highest, "VECTOR"))
     size = _links_size(segment)
     return Mend(segment.path, adopted, None if right else start, relabelling, size)
 
@@ -223,10 +224,9 @@ def _relabelling(element: Ints, elements: Elements, id_map: IdMap | None) -> Rel
     return Relabelling(chosen, elements.labels[at], last_label, dead)
 
 
-def _renewed(new: Relabelling, records: Records, integers: bool) -> IdMap:
+def _renewed(new: Relabelling, records: Records, release: Release) -> IdMap:
     pairs = Pairs(records.ids.take(new.chosen), new.labels.astype(np.int64))
-    shape: Shape = "dict" if integers else "instance"
-    return IdMap(shape, None, new.last_label, None, pairs, pairs, None)
+    return IdMap(release.id_map, None, new.last_label, None, pairs, pairs, None)
 
 
 def _is_enough(
@@ -245,7 +245,7 @@ def _is_enough(
         element: int64 (n,): of each record, as the id map says.
     """
     rows, ids = view.read_all_wal(), id_map.id_to_label.ids
-    replay = replay_index(rows, start, id_map, None, view.revives)
+    replay = replay_index(rows, start, id_map, None, view.release)
     after = balance(found.records.ids, replay, ids)
     pending = [row for row in rows if row.seq_id > start]
     if after.missing or after.phantom or any(row.fault for row in pending):

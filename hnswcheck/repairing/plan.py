@@ -19,7 +19,6 @@ from hnswcheck.salvaging.sources import Salvage, salvage
 from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.documents import have_documents
-from hnswcheck.store.releases import LINES
 from hnswcheck.store.schema import Schema
 from hnswcheck.store.settings import read_embedding_function
 
@@ -72,7 +71,7 @@ def decide(
         settled = found.settled[rest]
         drop, rest = rest[settled], rest[~settled]
     mend = None
-    in_sqlite = not LINES[schema.line].keeps_watermark
+    in_sqlite = schema.release.watermark_in == "sqlite"
     if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
         mend = choose_mend(view, frozenset(report.error_ids), found, database)
     refused = refused or _refusal(found, rest, choices, int(good.sum()) + len(embed) + len(leave))

@@ -125,7 +125,7 @@ def _copy(
     _check_space(root, size)
     advance = _counted(progress, size, segment.collection.name)
     records = segment.salvage.records
-    copy_mended(mend, root / name, records, schema.integer_watermarks, advance)
+    copy_mended(mend, root / name, records, schema.release, advance)
     return Made(name, mend.start)
 
 
@@ -158,11 +158,11 @@ def _build(
         ids,
         settings,
         scratch=root / (name + SCRATCH),
-        seq_ids=None if schema.integer_watermarks else found.records.seq_ids[chosen],
-        max_seq_id=last if settings.made_by.keeps_watermark else None,
+        seq_ids=None if schema.release.id_map == "dict" else found.records.seq_ids[chosen],
+        max_seq_id=last if settings.made_by.watermark_in == "id map" else None,
         advance=_counted(progress, len(chosen), segment.collection.name),
     )
-    return Made(name, None if settings.made_by.keeps_watermark else last)
+    return Made(name, None if settings.made_by.watermark_in == "id map" else last)
 
 
 def _check_space(root: Path, needed: int) -> None:
@@ -196,7 +196,7 @@ def _settings(
     return IndexSettings(
         space=c.space,
         dimension=c.dimension,
-        line=schema.line,
+        line=schema.release.line,
         m=header.m if header else declared.m,
         ef_construction=header.ef_construction if header else declared.ef_construction,
         threads=declared.threads,

@@ -77,8 +77,8 @@ def how_to_verify(
             raise EngineMissing("chromadb is not installed")
         with reading(root):
             with open_store(root) as view:
-                line = read_schema(view.database).line
-            find_chroma(line)
+                release = read_schema(view.database).release
+            find_chroma(release)
             check_room(root, segments)
     except HnswcheckError as error:
         if chosen is Verify.CHROMA:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hnswcheck.formats.arrays import Flags
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.strings import find
+from hnswcheck.store.releases import Release, counts_readded
 from hnswcheck.store.wal import WalRow
 
 
@@ -47,7 +48,7 @@ class Replay:
 
 
 def replay_index(
-    rows: Sequence[WalRow], start: int, id_map: IdMap | None, marks: Marks | None, revives: bool
+    rows: Sequence[WalRow], start: int, id_map: IdMap | None, marks: Marks | None, release: Release
 ) -> Replay:
     """Apply the rows past ``start`` to the ids of the index.
 
@@ -57,7 +58,6 @@ def replay_index(
 
     Args:
         marks: None where the elements were not read, or where replay starts a new index.
-        revives: writing to a marked element clears the mark, as in 0.x; in 1.x it fails.
     """
     pending = [row for row in rows if row.seq_id > start]
     base = {} if id_map is None else find((r.id for r in pending), id_map.id_to_label.ids)
@@ -67,6 +67,7 @@ def replay_index(
     revived: set[int] = set()
     blocked: dict[bytes, None] = {}
     handed_out = 0
+    revives = release.revives_tombstones
     for row in pending:
         position = at.get(row.id)
         match row.operation:
@@ -92,7 +93,6 @@ def replay_index(
                     alive.discard(position)
             case _:
                 pass
-    if id_map is not None and id_map.shape == "instance":
-        # 0.x counts a label for some re-added ids that get none: see Batch.apply there.
+    if id_map is not None and counts_readded(id_map.shape):
         handed_out = sum(row.operation in ("add", "upsert") for row in pending)
     return Replay(handed_out, present, frozenset(revived), tuple(blocked))

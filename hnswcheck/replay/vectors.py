@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
+from hnswcheck.store.releases import Release
 from hnswcheck.store.wal import WalRow
 
 
@@ -13,8 +14,7 @@ def rows_in_index(
     start: int,
     complete: bool,
     written: Mapping[bytes, int],
-    *,
-    ignores: bool,
+    release: Release,
 ) -> dict[bytes, int]:
     """For each id whose vector must be that of a row, the row's seq_id.
 
@@ -25,8 +25,6 @@ def rows_in_index(
         complete: the log was never purged, so an id that it has not seen was not there.
         written: the last operation on records; an add that is the last made its record, as Chroma
             ignores an add of an id that is there.
-        ignores: the index does so, too, as in 1.x; that of 0.4 loses what a batch deletes and adds
-            again, and then takes the next add.
     """
     expected: dict[bytes, int] = {}
     exists: dict[bytes, bool | None] = {}
@@ -49,7 +47,7 @@ def rows_in_index(
                 expected.pop(row.id, None)  # it may have been there, and then nothing happened
                 if there is False:
                     expected[row.id] = row.seq_id
-            case "add" if not ignores:
+            case "add" if not release.index_ignores_known_adds:
                 expected.pop(row.id, None)
             case "upsert":
                 exists[row.id] = True

@@ -41,7 +41,7 @@ def moment_of(
     if manifest.watermark is None:
         return None, False, False
     mark = watermark(manifest.watermark.raw)
-    if not mark.is_number(target.integers) or mark.value > manifest.highest_seq_id:
+    if not mark.is_number(target.release) or mark.value > manifest.highest_seq_id:
         return None, False, False
     never_flushed_since = target.vector_watermark is None and not target.peek.present
     return mark.value, never_flushed_since, False
@@ -51,7 +51,7 @@ def _balances(id_map: IdMap, records: Records, target: CollectionView) -> tuple[
     """Whether the index has all since it was begun, and nothing else; and whether all records."""
     if not target.start_known:
         return False, False
-    replay = replay_index(target.read_all_wal(), target.start, id_map, None, target.revives)
+    replay = replay_index(target.read_all_wal(), target.start, id_map, None, target.release)
     result = balance(records.ids, replay, id_map.id_to_label.ids)
     if result.phantom:
         return False, False

@@ -15,6 +15,7 @@ from hnswcheck.salvaging.damaged_segment import better_half
 from hnswcheck.salvaging.evidence import Witness
 from hnswcheck.salvaging.folder_assignment import FolderProof
 from hnswcheck.salvaging.merge_maps import reconciled
+from hnswcheck.store.releases import labels_follow_rows
 
 
 def proofs_of(w: Witness) -> Iterator[FolderProof]:
@@ -25,7 +26,7 @@ def proofs_of(w: Witness) -> Iterator[FolderProof]:
     cut = False
     if id_map is not None:
         cut = id_map.problem is not None and id_map.problem.damage is Damage.TRUNCATED
-        if cut and id_map.shape == "dict":
+        if cut and labels_follow_rows(id_map.shape):
             id_map = completed(w, id_map)
         if cut:  # else what is in it may be wrong
             pairs = id_map.id_to_label

@@ -17,6 +17,7 @@ from hnswcheck.salvaging.folder_assignment import FolderProof
 from hnswcheck.salvaging.grade import NEVER
 from hnswcheck.salvaging.grading import begun_anew, made_from
 from hnswcheck.salvaging.label_gaps import between_known
+from hnswcheck.store.releases import labels_follow_rows
 
 
 def completed(w: Witness, id_map: IdMap) -> IdMap:
@@ -100,14 +101,14 @@ def _is_mixed(
     """Whether labels cannot be those of one history.
 
     In one history each label is one element's, labels that are not there yet are larger than
-    all that are, and in 1.x a record that was made later has the larger label.
+    all that are, and where labels follow rows a record that was made later has the larger label.
     """
     stored = w.folder.elements.labels
     if w.folder.pages_lost or len(repeated_labels(stored)):
         return True
     if len(absent) and not cut_off and len(stored) and int(absent.min()) <= int(stored.max()):
         return True
-    if id_map.shape != "dict" or balanced:  # labels of 0.x may be among them
+    if not labels_follow_rows(id_map.shape) or balanced:
         return False
     there = np.flatnonzero(element >= 0)
     if (np.diff(labels[there]) > 0).all():

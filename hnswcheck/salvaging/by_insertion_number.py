@@ -29,7 +29,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
     deleted = folder.elements.tombstoned & possible & ~w.flaws.doubtful
     newer = int(labels[possible].max(initial=0)) > len(records.ids) or deleted.any()
     several = len(repeated_labels(labels[possible]))  # writers
-    if newer or several or not (w.target.integers and _only_added(w)):
+    if newer or several or not (w.target.release.labels_follow_rows and _only_added(w)):
         return None
     numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
     element = find_labels(labels, numbers)

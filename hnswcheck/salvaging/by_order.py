@@ -41,12 +41,13 @@ def despite(w: Witness, id_map: IdMap) -> FolderProof | None:
 
 
 def the_order(w: Witness, known: Labels, strangers: Mapping[bytes, int]) -> Order | None:
-    """The labels of the records by their order, if 1.x wrote them."""
+    """The labels of the records by their order, if the store's release keeps to it."""
     target, labels = w.target, w.folder.elements.labels
     mark = target.vector_watermark
     possible = (labels > 0) & (labels <= len(labels) + w.folder.lacking)
     sound = possible.all() and not len(repeated_labels(labels)) and not w.folder.pages_lost
-    if not (target.integers and sound and (mark is None or mark.is_number(True))):
+    release = target.release
+    if not (release.labels_follow_rows and sound and (mark is None or mark.is_number(release))):
         return None
     flushed = mark.value if mark else 0
     log = w.log

@@ -87,8 +87,8 @@ class Witness:
     def logged(self, moment: int) -> dict[bytes, int]:
         """For each id whose vector must be that of a row of the log at a moment, its seq_id."""
         rows, log = self.target.read_all_wal(), self.log
-        complete, ignores = self.target.history().complete, self.target.integers
-        found = rows_in_index(rows, moment, complete, {}, ignores=ignores)
+        complete, release = self.target.history().complete, self.target.release
+        found = rows_in_index(rows, moment, complete, {}, release)
         touched = {row.id for row in rows if row.seq_id > moment}
         sure = (log.grades == Grade.PROVEN) & (log.seq_ids > 0) & (log.seq_ids <= moment)
         for i in np.flatnonzero(sure).tolist():

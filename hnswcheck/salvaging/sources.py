@@ -239,9 +239,9 @@ def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
 def _right_metadata(target: CollectionView, stored: Records) -> int | None:
     """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
     mark, highest = target.metadata_watermark, target.highest
-    if not any(check_watermark(mark, target.integers, highest, "METADATA")):
+    if not any(check_watermark(mark, target.release, highest, "METADATA")):
         return None
     assert mark is not None
-    if mark.is_number(target.integers) and 0 <= mark.value <= highest:
+    if mark.is_number(target.release) and 0 <= mark.value <= highest:
         return mark.value  # only written in another form
     return min(int(stored.seq_ids.max(initial=0)), highest)

@@ -14,6 +14,7 @@ from hnswcheck.store.database import Database
 from hnswcheck.store.names import quarantined_folders
 from hnswcheck.store.record_ids import count_records, read_record_ids
 from hnswcheck.store.records import History, read_history
+from hnswcheck.store.releases import Release
 from hnswcheck.store.schema import Schema
 from hnswcheck.store.segment import Peek, peek_id_map, segment_folder
 from hnswcheck.store.settings import DeclaredSettings, read_declared_settings
@@ -42,7 +43,7 @@ class CollectionView:
         wal: rows past ``start`` or past METADATA's watermark, in order.
         wal_total: all rows that the WAL has of the collection; None at level probe.
         highest: the last seq_id of the store's WAL.
-        integers: this Chroma line writes watermarks as INTEGER.
+        release: the line of Chroma that the store is of.
         read_all_wal: reads every WAL row of the collection, as :func:`legible` has them.
         aside: folders that were once its segment's, newest name first.
         settings: reads how the collection says that its index is built.
@@ -60,7 +61,7 @@ class CollectionView:
     wal: Sequence[WalRow]
     wal_total: int | None
     highest: int
-    integers: bool
+    release: Release
     unreadable: str | None
     read_all_wal: Callable[[], Sequence[WalRow]]
     aside: Sequence[Path]
@@ -87,21 +88,16 @@ class CollectionView:
         return self.metadata_watermark.value if self.metadata_watermark else 0
 
     @property
-    def revives(self) -> bool:
-        """Whether a write to a deleted element clears the mark, as in 0.x, or fails (1.x)."""
-        return not self.integers
-
-    @property
     def start_known(self) -> bool:
         """Whether both watermarks are numbers that one can replay from."""
         mark = self.vector_watermark
-        return self.records_known and (mark is None or mark.is_number(self.integers))
+        return self.records_known and (mark is None or mark.is_number(self.release))
 
     @property
     def records_known(self) -> bool:
         """Whether METADATA's watermark is, which is all that the records need."""
         mark = self.metadata_watermark
-        return mark is None or mark.is_number(self.integers)
+        return mark is None or mark.is_number(self.release)
 
     @property
     def was_flushed(self) -> bool:
@@ -115,12 +111,12 @@ class AllRows:
     Where many are damaged, one reading of the table serves as many as fit into memory.
     """
 
-    def __init__(self, database: Database, rust: bool, totals: Mapping[str, int]) -> None:
+    def __init__(self, database: Database, release: Release, totals: Mapping[str, int]) -> None:
         """Args:
         totals: how many rows each collection has, in the order in which they will ask.
         """
         self._database = database
-        self._rust = rust
+        self._release = release
         self._totals = dict(totals)
         self._read: dict[str, list[WalRow]] = {}
 
@@ -135,7 +131,7 @@ class AllRows:
                 if size > ROWS_AT_ONCE:
                     break
                 starts[following] = BEFORE_ALL
-            self._read = read_wal(self._database, starts, self._rust)
+            self._read = read_wal(self._database, starts, self._release)
         return self._read[collection]
 
 
@@ -171,12 +167,11 @@ def read_collection_views(
         seen = marks.get(c.metadata.id)
         firsts[c.id] = min(start, seen.value if seen else 0)
         by_segment[c.metadata.id] = c
-    rust = schema.integer_watermarks
-    wal = read_wal(database, firsts, rust)
+    wal = read_wal(database, firsts, schema.release)
     highest = highest_seq_id(database)
     totals = read_wal_summary(database) if with_ids else None
     in_order = [by_segment[segment].id for segment in sorted(by_segment, key=str.encode)]
-    all_rows = AllRows(database, rust, {c: (totals or {}).get(c, 0) for c in in_order})
+    all_rows = AllRows(database, schema.release, {c: (totals or {}).get(c, 0) for c in in_order})
     aside = quarantined_folders(store.root)
     history = cache(partial(read_history, database))
 
@@ -196,7 +191,7 @@ def read_collection_views(
             wal=wal[c.id],
             wal_total=None if totals is None else totals.get(c.id, 0),
             highest=highest,
-            integers=rust,
+            release=schema.release,
             unreadable=unreadable.get(c.id),
             read_all_wal=cache(lambda: legible(all_rows.of(c.id), c.dimension)),
             aside=aside.get(c.vector.id, ()),

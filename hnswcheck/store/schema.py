@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from hnswcheck.errors import NotAChromaStore, SchemaUnknown, SqliteDamaged
 from hnswcheck.formats.text import text
 from hnswcheck.store.database import Database
-
-#: The newest migration of each directory that this version knows.
-NEWEST_KNOWN = {"embeddings_queue": 2, "metadb": 6, "sysdb": 10}
-
-#: Which line wrote a schema: the first whose sysdb and metadb are not below.
-LINES = (("0.4", 4, 3), ("0.6", 9, 4), ("1.0", 9, 5), ("1.5", 10, 6))
+from hnswcheck.store.releases import NEWEST_KNOWN, Release, release_of
 
 NEEDED_COLUMNS = {
     "collections": {"id", "name", "dimension"},
@@ -34,16 +29,16 @@ TABLES_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Which migrations a database has seen, and which Chroma line that is."""
+    """Which migrations a database has seen, and which Chroma line that is.
+
+    Attributes:
+        migrations: the newest of each directory.
+        columns: names, by table.
+    """
 
     migrations: Mapping[str, int]
-    line: str
+    release: Release
     columns: Mapping[str, frozenset[str]]
-
-    @property
-    def integer_watermarks(self) -> bool:
-        """Whether ``max_seq_id`` holds INTEGER; migration 5 of metadb made it so."""
-        return self.migrations.get("metadb", 0) >= 5
 
     @property
     def has_databases(self) -> bool:
@@ -100,9 +95,4 @@ def read_schema(database: Database) -> Schema:
     for name, version in migrations.items():
         if version > NEWEST_KNOWN.get(name, 0):
             raise SchemaUnknown(f"migration {version} of {name!r} is newer than this version knows")
-    return Schema(migrations, _line(migrations), columns)
-
-
-def _line(migrations: Mapping[str, int]) -> str:
-    sysdb, metadb = migrations.get("sysdb", 0), migrations.get("metadb", 0)
-    return next(line for line, s, m in LINES if sysdb <= s and metadb <= m)
+    return Schema(migrations, release_of(migrations), columns)

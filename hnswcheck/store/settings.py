@@ -17,7 +17,6 @@ from hnswcheck.formats.text import text
 from hnswcheck.store.catalog import Collection
 from hnswcheck.store.config_json import settings_in_json
 from hnswcheck.store.database import Database
-from hnswcheck.store.releases import DEFAULT_EF_CONSTRUCTION, DEFAULT_M
 from hnswcheck.store.schema import Schema
 
 #: What each is called, the field of this module first.
@@ -45,9 +44,9 @@ FUNCTION_PLACES = (
 class DeclaredSettings:
     """What the collection says; ``threads`` 0 for as many as there are."""
 
-    m: int = DEFAULT_M
-    ef_construction: int = DEFAULT_EF_CONSTRUCTION
-    threads: int = 0
+    m: int
+    ef_construction: int
+    threads: int
 
 
 def read_declared_settings(
@@ -60,7 +59,10 @@ def read_declared_settings(
             values = [found[alias] for alias in aliases if alias in found]
             if values and isinstance(values[0], int) and values[0] > 0:
                 said.setdefault(name, values[0])
-    return DeclaredSettings(**said)
+    default = schema.release
+    return DeclaredSettings(
+        **{"m": default.m, "ef_construction": default.ef_construction, "threads": 0, **said}
+    )
 
 
 def read_embedding_function(

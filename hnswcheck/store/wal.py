@@ -14,6 +14,7 @@ from typing import Literal
 from hnswcheck.formats.text import text
 from hnswcheck.store.catalog import PAGE_RECORDS
 from hnswcheck.store.database import Database
+from hnswcheck.store.releases import Release
 from hnswcheck.store.schema import integer
 from hnswcheck.store.watermarks import LARGEST_SEQ_ID
 
@@ -79,8 +80,8 @@ def collection_of(topic: object) -> str:
     return text(topic).rpartition("/")[2]
 
 
-#: 0 for rows that 1.x refuses (metadata must be a JSON object) or never comes to (it
-#: asks for rows of a certain age). Up to 0.6, more than this is read.
+#: 0 for rows that the Rust reader refuses (metadata must be a JSON object) or never comes to (it
+#: asks for rows of a certain age). The Python one reads more than this.
 READ_BY_RUST = """
 strftime('%s', created_at) IS NOT NULL AND CASE
 WHEN metadata IS NULL THEN 1 WHEN typeof(metadata) <> 'text' OR NOT json_valid(metadata) THEN 0
@@ -88,18 +89,17 @@ ELSE json_type(metadata) = 'object' END
 """
 
 
-def read_wal(database: Database, starts: Mapping[str, int], rust: bool) -> dict[str, list[WalRow]]:
-    """The WAL rows of each collection with a seq_id above ``starts[collection id]``, in order.
-
-    Args:
-        rust: the store belongs to Chroma 1.x.
-    """
+def read_wal(
+    database: Database, starts: Mapping[str, int], release: Release
+) -> dict[str, list[WalRow]]:
+    """The WAL rows of each collection with a seq_id above ``starts[collection id]``, in order."""
+    readable = READ_BY_RUST if release.reader == "rust" else "1"
     found: dict[str, list[WalRow]] = {collection: [] for collection in starts}
     last = min(starts.values(), default=0)
     while starts:
         page = database.rows(
             "SELECT seq_id, topic, operation, id, typeof(id), typeof(vector), length(vector),"
-            f" encoding, typeof(encoding), {READ_BY_RUST if rust else 1}"
+            f" encoding, typeof(encoding), {readable}"
             " FROM embeddings_queue WHERE seq_id > ? ORDER BY seq_id LIMIT ?",
             (last, PAGE_WAL_ROWS),
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from hnswcheck.errors import FormatError
 from hnswcheck.formats.text import text
 from hnswcheck.store.database import Database
+from hnswcheck.store.releases import Release
 
 #: What sqlite's typeof() says.
 Type = Literal["integer", "real", "text", "blob", "null"]
@@ -84,13 +85,13 @@ class Watermark:
     value: int
     form: WatermarkForm
 
-    def is_number(self, integers: bool) -> bool:
+    def is_number(self, release: Release) -> bool:
         """Whether ``value`` is what Chroma takes it for, or what a writer surely meant.
 
-        Args:
-            integers: the line is 1.x, which reads no BLOB at all.
+        A line that writes INTEGER reads no BLOB at all.
         """
-        return self.form != "other" and not (integers and self.form == "digits")
+        unread = release.watermark_type == "INTEGER" and self.form == "digits"
+        return self.form != "other" and not unread
 
 
 def read_watermarks(database: Database) -> dict[str, Watermark]:

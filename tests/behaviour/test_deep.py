@@ -15,6 +15,7 @@ import hnswcheck
 from hnswcheck.auditing import deep
 from hnswcheck.checks.vectors import VectorFaults
 from hnswcheck.replay.vectors import rows_in_index
+from hnswcheck.store.releases import RELEASES
 from hnswcheck.store.wal import Operation, WalRow
 
 AUDIT = "hnswcheck.auditing.runner"
@@ -116,9 +117,9 @@ def test_an_add_that_the_records_ignore_may_be_what_an_index_of_0_x_has() -> Non
     """0.4.24 served the last vector of this history: its batch lost the one before."""
     steps: tuple[Operation, ...] = ("add", "delete", "add", "add")
     rows = [WalRow(seq_id, step, b"r", 32) for seq_id, step in enumerate(steps, 1)]
-    assert rows_in_index(rows, 4, True, {}, ignores=True) == {b"r": 3}
-    assert rows_in_index(rows, 4, True, {}, ignores=False) == {}
-    assert rows_in_index(rows[:3], 4, True, {}, ignores=False) == {b"r": 3}
+    assert rows_in_index(rows, 4, True, {}, RELEASES["1.5"]) == {b"r": 3}
+    assert rows_in_index(rows, 4, True, {}, RELEASES["0.4"]) == {}
+    assert rows_in_index(rows[:3], 4, True, {}, RELEASES["0.4"]) == {b"r": 3}
 
 
 @pytest.mark.parametrize(

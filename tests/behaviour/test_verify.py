@@ -238,7 +238,8 @@ def make_broken(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
 
 
 def make_old(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
-    monkeypatch.setitem(releases.OLDEST_READERS, "1.5", (99, 0))
+    later = replace(releases.RELEASES["1.5"], oldest_reader=(99, 0))
+    monkeypatch.setitem(releases.RELEASES, "1.5", later)
 
 
 def make_full(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:

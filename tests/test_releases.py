@@ -1,0 +1,255 @@
+"""The table of releases against stores that the releases themselves wrote.
+
+A fixture is named after the version that wrote it. What it shows of a fact is read here in other
+ways than the package reads it, wherever there are others.
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stores import NAMES, unpack
+
+from hnswcheck.formats.header import Header, parse_header
+from hnswcheck.formats.id_map import IdMap, decode_id_map
+from hnswcheck.formats.link_lists import read_link_lists
+from hnswcheck.repairing.build_index import build_segment
+from hnswcheck.repairing.index_settings import IndexSettings
+from hnswcheck.store.database import connect
+from hnswcheck.store.releases import RELEASES, Release, release_of
+from hnswcheck.store.schema import read_schema
+
+#: The version of each line that wrote its fixtures.
+VERSIONS = {"0.4": "0.4.24", "0.5": "0.5.23", "0.6": "0.6.3", "1.0": "1.0.20", "1.5": "1.5.9"}
+#: Fixtures that show more than what one release does when nothing goes wrong.
+OTHERS = ("damaged", "upgraded", "killed", "interrupted", "two-writers", "wedged")
+
+each_line = pytest.mark.parametrize("line", VERSIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A segment folder, and what sqlite has of its collection.
+
+    Attributes:
+        recorded: ids of its records, in the order of their rows.
+        watermark: type of VECTOR's row in ``max_seq_id``; None where it has none.
+        levels: how many elements have how many upper levels.
+    """
+
+    header: Header
+    id_map: IdMap | None
+    recorded: tuple[bytes, ...]
+    watermark: str | None
+    levels: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A store as a version wrote it.
+
+    Attributes:
+        types: of the seq_ids in ``max_seq_id`` and ``embeddings``.
+    """
+
+    migrations: Mapping[str, int]
+    types: frozenset[str]
+    folders: tuple[Folder, ...]
+    release: Release
+
+
+SEGMENTS = """
+SELECT v.id, m.id FROM segments v JOIN segments m USING (collection)
+WHERE v.scope = 'VECTOR' AND m.scope = 'METADATA'
+"""
+
+
+@functools.cache
+def written(line: str) -> Mapping[str, Written]:
+    """The undamaged fixtures of a line, by what follows the version in their names."""
+    prefix = VERSIONS[line] + "-"
+    names = [n for n in NAMES if n.startswith(prefix) and not any(o in n for o in OTHERS)]
+    with tempfile.TemporaryDirectory() as home:
+        return {n.removeprefix(prefix): read(unpack(n, Path(home))) for n in names}
+
+
+def read(store: Path) -> Written:
+    with closing(sqlite3.connect(store / "chroma.sqlite3")) as database:
+        ask = database.execute
+        migrations = dict(ask("SELECT dir, max(version) FROM migrations GROUP BY dir"))
+        types = ask(
+            "SELECT typeof(seq_id) FROM max_seq_id UNION SELECT typeof(seq_id) FROM embeddings"
+        )
+        seen = frozenset(name for (name,) in types)
+        pairs = [p for p in ask(SEGMENTS) if (store / p[0] / "header.bin").exists()]
+        folders = tuple(read_folder(store / v, database, m) for v, m in pairs)
+    with closing(connect(store / "chroma.sqlite3", "ro")) as opened:
+        release = read_schema(opened).release
+    return Written(migrations=migrations, types=seen, folders=folders, release=release)
+
+
+def read_folder(folder: Path, database: sqlite3.Connection, metadata: str) -> Folder:
+    header = parse_header((folder / "header.bin").read_bytes()[:100])
+    id_map = folder / "index_metadata.pickle"
+    marks = database.execute(
+        "SELECT typeof(seq_id) FROM max_seq_id WHERE segment_id = ?", (folder.name,)
+    )
+    records = database.execute(
+        "SELECT CAST(embedding_id AS BLOB) FROM embeddings WHERE segment_id = ? ORDER BY id",
+        (metadata,),
+    )
+    return Folder(
+        header=header,
+        id_map=decode_id_map(id_map.read_bytes()) if id_map.exists() else None,
+        recorded=tuple(one for (one,) in records),
+        watermark=next((one for (one,) in marks), None),
+        levels=levels_of(folder / "link_lists.bin", header),
+    )
+
+
+def levels_of(links: Path, header: Header) -> Mapping[int, int]:
+    return Counter(read_link_lists(links, header).levels.tolist())
+
+
+def folders(line: str) -> list[Folder]:
+    return [folder for store in written(line).values() for folder in store.folders]
+
+
+def id_maps(line: str) -> list[tuple[Folder, IdMap]]:
+    return [(f, f.id_map) for f in folders(line) if f.id_map is not None]
+
+
+def test_there_is_a_row_for_each_line_of_the_corpus() -> None:
+    assert RELEASES.keys() == VERSIONS.keys()
+    assert {line: release.line for line, release in RELEASES.items()} == {n: n for n in VERSIONS}
+
+
+@each_line
+def test_a_store_is_known_by_the_migrations_of_the_row(line: str) -> None:
+    """What 0.5 wrote goes by the name of 0.6, which has the same migrations."""
+    for name, store in written(line).items():
+        assert store.migrations == RELEASES[line].migrations, name
+        assert store.release is RELEASES["0.6" if line == "0.5" else line], name
+
+
+def test_migrations_cut_short_leave_the_line_that_the_records_are_of() -> None:
+    """Chroma migrates sysdb before metadb, which holds the type of all seq_ids."""
+    for migrations, line in (
+        ({}, "0.4"),
+        ({"sysdb": 9, "metadb": 3}, "0.6"),
+        ({"sysdb": 10, "metadb": 4}, "0.6"),
+        ({"sysdb": 10, "metadb": 5}, "1.5"),
+    ):
+        assert release_of(migrations) is RELEASES[line], migrations
+
+
+@each_line
+def test_seq_ids_have_the_type_of_the_row(line: str) -> None:
+    types = {kind for store in written(line).values() for kind in store.types}
+    assert types == {RELEASES[line].watermark_type.lower()}
+
+
+@each_line
+def test_the_watermark_is_where_the_row_says(line: str) -> None:
+    flushed = [(f, m) for f, m in id_maps(line) if m.id_to_label.labels.size]
+    assert flushed
+    in_sqlite = RELEASES[line].watermark_in == "sqlite"
+    for folder, id_map in flushed:
+        assert (folder.watermark is not None) is in_sqlite
+        assert (id_map.max_seq_id is None) is in_sqlite
+
+
+@each_line
+def test_id_maps_have_the_shape_of_the_row(line: str) -> None:
+    assert {id_map.shape for _, id_map in id_maps(line)} == {RELEASES[line].id_map}
+
+
+@each_line
+def test_a_new_index_has_the_rows_capacity_m_and_ef_construction(line: str) -> None:
+    never_flushed = [f.header for f in written(line)["never-flushed"].folders]
+    assert never_flushed
+    for header in never_flushed:
+        assert header.count == 0
+        assert header.capacity == RELEASES[line].first_capacity
+        assert (header.m, header.ef_construction) == (
+            RELEASES[line].m,
+            RELEASES[line].ef_construction,
+        )
+
+
+@each_line
+def test_the_capacity_grows_as_the_row_says(line: str) -> None:
+    """0.x resizes before a batch, for what is there and the batch: 1,050 elements by then."""
+    release = RELEASES[line]
+    (grown,) = (f.header for f in written(line)["resized"].folders)
+    assert grown.count == 1200
+    at = 1050 if release.growth == "by a factor" else grown.count
+    assert grown.capacity == release.capacity_for(at, release.resize_factor)
+
+
+@each_line
+def test_hnswlib_draws_the_levels_of_the_store_from_the_rows_seed(
+    line: str, tmp_path: Path
+) -> None:
+    """In whatever order threads add the elements, as many of them get each level."""
+    pytest.importorskip("hnswlib")
+    (folder,) = written(line)["exactly-flushed"].folders
+    count = folder.header.count
+    settings = IndexSettings(space="l2", dimension=folder.header.dimension, line=line)
+    vectors = np.random.default_rng(7).random((count, settings.dimension), np.float32)
+    build_segment(
+        tmp_path / "new",
+        [vectors],
+        [b"%d" % n for n in range(count)],
+        settings,
+        scratch=tmp_path / "scratch",
+        seq_ids=np.arange(1, count + 1),
+        max_seq_id=count,
+    )
+    assert len(folder.levels) > 1
+    assert levels_of(tmp_path / "new" / "link_lists.bin", folder.header) == folder.levels
+
+
+@each_line
+def test_labels_follow_rows_where_the_row_says_so(line: str) -> None:
+    ordered = []
+    for folder, id_map in id_maps(line):
+        pairs = id_map.id_to_label
+        label = dict(zip(pairs.ids, pairs.labels.tolist(), strict=True))
+        labels = [label[record] for record in folder.recorded if record in label]
+        ordered.append(labels == sorted(labels))
+    assert all(ordered) is RELEASES[line].labels_follow_rows
+
+
+@each_line
+def test_labels_are_counted_that_nobody_gets_where_the_row_says_so(line: str) -> None:
+    stores = [s for name, s in written(line).items() if not name.startswith("emptied")]
+    counted = [
+        (folder.id_map.total_elements_added or 0) > folder.header.count
+        for store in stores
+        for folder in store.folders
+        if folder.id_map is not None
+    ]
+    assert any(counted) is RELEASES[line].counts_readded
+
+
+@each_line
+def test_an_empty_id_map_starts_over_where_the_row_says_so(line: str) -> None:
+    """The new index was written over the old files, whose elements the id map still counts."""
+    if "emptied-and-refilled" not in written(line):
+        pytest.skip("this version never flushes an empty id map")
+    (folder,) = written(line)["emptied-and-refilled"].folders
+    assert folder.id_map is not None
+    assert not len(folder.id_map.id_to_label.ids)
+    assert folder.id_map.total_elements_added == 100
+    started_over = folder.header.count == 0
+    assert started_over is RELEASES[line].empty_id_map_starts_over
