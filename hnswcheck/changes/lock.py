@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hnswcheck.changes.processes import users_of
-from hnswcheck.errors import SqliteBusy, StoreChanged, StoreInUse, StoreUnreadable
+from hnswcheck.errors import SqliteBusy, StoreInUse, StoreUnreadable
 from hnswcheck.isolation import sole_use
 from hnswcheck.store.database import DATABASE, NeedsCopy, translated
-from hnswcheck.store.files import States, list_directory, states_if_quiet
-from hnswcheck.store.names import UUID
 from hnswcheck.store.view import check_path
 
 POLL_SECONDS = 0.2
@@ -102,41 +100,6 @@ def reading(root: Path) -> Iterator[None]:
         if not sole:
             raise StoreInUse(f"{root}: this process itself ({os.getpid()}) has the store open")
         yield
-
-
-@contextmanager
-def hold_unchanged(
-    root: Path, folders: Sequence[Path], states: States | None, wait: float
-) -> Iterator[Held]:
-    """:func:`hold` a store that is still what it was when the states were taken.
-
-    Raises:
-        StoreChanged: it is not, or there were none.
-    """
-    with hold(root, wait) as held:
-        if states is None or states_if_quiet(root, folders) != states:
-            raise StoreChanged(f"{root}: it was written since it was looked at; nothing was done")
-        yield held
-
-
-def take_in_wal(root: Path, states: States | None, wait: float) -> bool:
-    """Let sqlite take its own log, which is in the way of a change, into the database.
-
-    Whether there was one; the states are then others, and what was seen has to be seen again.
-
-    Raises:
-        HnswcheckError: as :func:`hold`.
-    """
-    if not any(state and state.name.endswith("-wal") for state in states or ()):
-        return False
-    with hold(root, wait):
-        pass  # the last who closes it does that
-    return True
-
-
-def segment_folders(root: Path) -> list[Path]:
-    """What is called like the folder of a segment."""
-    return [root / state.name for state in list_directory(root) if UUID.fullmatch(state.name)]
 
 
 def _connection(database: Path) -> sqlite3.Connection:

@@ -14,14 +14,13 @@ from pathlib import Path
 
 from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.runner import audit_in_process
-from hnswcheck.changes.journal import DRAFT, Step, is_unfinished, perform, recover
-from hnswcheck.changes.lock import hold, hold_unchanged, reading, segment_folders, take_in_wal
-from hnswcheck.changes.processes import users_of
+from hnswcheck.changes.journal import Step, perform
+from hnswcheck.changes.procedure import StoreState, confirmed, settle
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, read_watermark
 from hnswcheck.checks.ledger import check_rows
 from hnswcheck.checks.sampling import Sampler
-from hnswcheck.errors import StoreChanged, UsageError, naming
+from hnswcheck.errors import UsageError, naming
 from hnswcheck.formats.strings import find
 from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
@@ -32,11 +31,9 @@ from hnswcheck.report import CollectionInfo, Level, Report, SegmentReport, Statu
 from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView, read_collection_views
 from hnswcheck.store.database import DATABASE
-from hnswcheck.store.files import States, list_directory, states_if_quiet
 from hnswcheck.store.manifest import file_prints
-from hnswcheck.store.names import REBUILT
 from hnswcheck.store.schema import read_schema
-from hnswcheck.store.view import check_path, open_store
+from hnswcheck.store.view import open_store
 
 #: Damage that says nothing certain about any segment.
 OF_SQLITE = "sqlite-damaged"
@@ -101,16 +98,21 @@ class _Account:
     present: Balance | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a quarantine would do, and what shows that it is still true."""
+    """What a quarantine would do, and to which state of the store.
+
+    Attributes:
+        wanted: ids of vector segments; None for all.
+        result: of a dry run.
+        accounts: by the collection's id.
+    """
 
     request: AuditRequest
     wanted: tuple[str, ...] | None
     result: QuarantineResult
     accounts: Mapping[str, _Account]
-    folders: tuple[Path, ...]
-    states: States | None
+    seen: StoreState
 
     def chosen(self, accept_loss: bool) -> tuple[Fate, ...]:
         """The segments that may be moved."""
@@ -186,8 +188,9 @@ def carry_out(plan: Plan, accept_loss: bool, wait: float, progress: Progress) ->
     chosen = plan.chosen(accept_loss)
     if not chosen:
         return plan.result
-    if take_in_wal(plan.result.path, plan.states, wait):
-        plan = _same_again(plan, progress)
+    plan = confirmed(
+        plan, lambda: _plan_again(plan, progress), lambda plan: plan.result.segments, wait
+    )
     names = _move(plan, chosen, wait, progress)
     fates = (
         replace(fate, moved_to=names[fate.segment], kept="") if fate.segment in names else fate
@@ -196,43 +199,18 @@ def carry_out(plan: Plan, accept_loss: bool, wait: float, progress: Progress) ->
     return replace(plan.result, segments=tuple(fates))
 
 
-def _same_again(plan: Plan, progress: Progress) -> Plan:
-    """The same plan with the states of now.
-
-    Raises:
-        StoreChanged: it is not the same.
-    """
+def _plan_again(plan: Plan, progress: Progress) -> Plan:
     root = plan.result.path
-    again = call_isolated_if_open(root / DATABASE, _plan, (plan.request, plan.wanted), progress)
-    if again.result.segments != plan.result.segments:
-        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was moved")
-    return replace(again, result=replace(again.result, finished=plan.result.finished))
-
-
-def settle(root: Path, wait: float) -> Sequence[str]:
-    """Finish what an earlier action left, and let sqlite roll back what a dead writer left.
-
-    Raises:
-        StoreInUse: another process has the store open, whether or not there is anything to do.
-    """
-    with reading(root):
-        check_path(root)
-        alone_here = not users_of(root)
-    left = is_unfinished(root) or any(
-        state.name in (DRAFT, f"{DATABASE}-journal") or REBUILT.match(state.name)
-        for state in list_directory(root)
+    again: Plan = call_isolated_if_open(
+        root / DATABASE, _plan, (plan.request, plan.wanted), progress
     )
-    if left or not alone_here:
-        with hold(root, wait) as held:
-            return recover(held)
-    return ()
+    return replace(again, result=replace(again.result, finished=plan.result.finished))
 
 
 def _plan(
     request: AuditRequest, segments: tuple[str, ...] | None, progress: Progress = silent
 ) -> Plan:
-    folders = tuple(segment_folders(request.directory))
-    before = states_if_quiet(request.directory, folders)
+    seen = StoreState.now(request.directory)
     store = audit_in_process(request, progress)
     known = {segment.vector_segment for segment in store.segments}
     unknown = [name for name in segments or () if name not in known]
@@ -246,10 +224,13 @@ def _plan(
     sqlite = any(found.id == OF_SQLITE for found in store.findings)
     accounts = {} if sqlite or not damaged else _accounts(request.directory, damaged)
     fates = tuple(_fate(request.directory, segment, accounts, sqlite) for segment in damaged)
-    now = states_if_quiet(request.directory, folders)
-    result = QuarantineResult(request.directory, Report((store,)), fates)
-    states = before if before == now else None
-    return Plan(request, segments, result, accounts, folders, states)
+    return Plan(
+        request=request,
+        wanted=segments,
+        result=QuarantineResult(request.directory, Report((store,)), fates),
+        accounts=accounts,
+        seen=seen.if_unchanged(),
+    )
 
 
 def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Account]:
@@ -315,7 +296,7 @@ def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -
     root = plan.result.path
     reports = {s.vector_segment: s for s in plan.result.report.stores[0].segments}
     prints = {fate.segment: file_prints(root / fate.segment, progress) for fate in chosen}
-    with hold_unchanged(root, plan.folders, plan.states, wait) as held:
+    with plan.seen.hold(wait) as held:
         now = datetime.now(UTC)
         steps: list[Step] = []
         manifests: dict[str, bytes] = {}

@@ -8,19 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hnswcheck.changes.journal import Step, perform
-from hnswcheck.changes.lock import hold_unchanged, segment_folders, take_in_wal
-from hnswcheck.changes.quarantine import settle
-from hnswcheck.changes.restore_cost import losses
+from hnswcheck.changes.procedure import StoreState, confirmed, settle
+from hnswcheck.changes.restore_cost import RestoreCost, restore_cost
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, read_watermark
-from hnswcheck.errors import RestoreRefused, StoreChanged, StoreUnreadable, UsageError, naming
+from hnswcheck.errors import RestoreRefused, StoreUnreadable, UsageError, naming
 from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
-from hnswcheck.replay.balance import Balance
 from hnswcheck.store.catalog import Collection, read_collections
 from hnswcheck.store.collection_view import read_collection_views
 from hnswcheck.store.database import DATABASE, Database
-from hnswcheck.store.files import States, list_directory, look_at, states_if_quiet
+from hnswcheck.store.files import list_directory, look_at
 from hnswcheck.store.manifest import Manifest, file_prints, read_manifest
 from hnswcheck.store.names import MANIFEST, OURS
 from hnswcheck.store.schema import read_schema
@@ -28,7 +26,7 @@ from hnswcheck.store.view import find_database, open_store
 from hnswcheck.store.watermarks import watermark
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreResult:
     """What a restore did, or with ``dry_run`` would do.
 
@@ -54,12 +52,15 @@ class RestoreResult:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
+    """What a restore would do, and to which state of the store.
+
+    Attributes:
+        cost: what the store would lose.
+    """
+
     manifest: Manifest
-    lost_writes: int
-    lost_deletes: int
-    present: Balance | None
-    folders: tuple[Path, ...]
-    states: States | None
+    cost: RestoreCost
+    seen: StoreState
 
 
 def quarantines(path: str | os.PathLike[str]) -> tuple[Manifest, ...]:
@@ -121,47 +122,59 @@ def restore(
         finished = () if dry_run else tuple(settle(root, wait))
         named = OURS.fullmatch(quarantine)
         if finished and named and not (root / quarantine).exists():  # this very restore was left
-            return RestoreResult(root, quarantine, named[1], "", 0, 0, done=True, finished=finished)
-        plan: _Plan = call_isolated_if_open(root / DATABASE, _plan, (root, quarantine), progress)
+            return RestoreResult(
+                path=root,
+                quarantine=quarantine,
+                segment=named[1],
+                collection="",
+                lost_writes=0,
+                lost_deletes=0,
+                done=True,
+                finished=finished,
+            )
+        plan = _plan_isolated(root, quarantine, progress)
         manifest = plan.manifest
         result = RestoreResult(
-            root,
-            manifest.folder,
-            manifest.segment,
-            manifest.collection["name"],
-            plan.lost_writes,
-            plan.lost_deletes,
+            path=root,
+            quarantine=manifest.folder,
+            segment=manifest.segment,
+            collection=manifest.collection["name"],
+            lost_writes=plan.cost.lost_writes,
+            lost_deletes=plan.cost.lost_deletes,
             finished=finished,
         )
         if dry_run:
             return result
-        if plan.lost_writes or plan.lost_deletes:
+        if result.lost_writes or result.lost_deletes:
             raise RestoreRefused(
                 f"{root}: {manifest.folder} is older than what Chroma wrote since:"
-                f" {plan.lost_writes:,} written and {plan.lost_deletes:,} deleted records are only"
-                " in the folder that is there now, and no longer in the WAL; nothing was put back"
+                f" {result.lost_writes:,} written and {result.lost_deletes:,} deleted records are"
+                " only in the folder that is there now, and no longer in the WAL; nothing was put"
+                " back"
             )
-        if take_in_wal(root, plan.states, wait):
-            again: _Plan = call_isolated_if_open(
-                root / DATABASE, _plan, (root, quarantine), progress
-            )
-            if replace(again, states=plan.states) != plan:
-                raise StoreChanged(f"{root}: it was written meanwhile; nothing was changed")
-            plan = again
+        plan = confirmed(
+            plan,
+            lambda: _plan_isolated(root, quarantine, progress),
+            lambda plan: (plan.manifest, plan.cost),
+            wait,
+        )
         return replace(result, displaced=_put_back(root, plan, wait), done=True)
+
+
+def _plan_isolated(root: Path, name: str, progress: Progress) -> _Plan:
+    plan: _Plan = call_isolated_if_open(root / DATABASE, _plan, (root, name), progress)
+    return plan
 
 
 def _plan(root: Path, name: str, progress: Progress = silent) -> _Plan:
     manifest = _manifest(root, name, progress)
-    folders = (*segment_folders(root), root / name)
-    before = states_if_quiet(root, folders)
+    seen = StoreState.now(root, root / name)
     with open_store(root) as store:
         collection = _owner(root, store.database, manifest.segment)
         schema = read_schema(store.database)
         (view,) = read_collection_views(store, [collection], schema, with_ids=True)
-        writes, deletes, present = losses(root, store.database, view.with_ids(), manifest)
-    states = before if states_if_quiet(root, folders) == before else None
-    return _Plan(manifest, writes, deletes, present, folders, states)
+        cost = restore_cost(root, store.database, view.with_ids(), manifest)
+    return _Plan(manifest=manifest, cost=cost, seen=seen.if_unchanged())
 
 
 def _manifest(root: Path, name: str, progress: Progress) -> Manifest:
@@ -202,7 +215,7 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
     if current is not None and not current.is_directory:
         raise RestoreRefused(f"{root / segment}: in the way, and not a folder")
     files = file_prints(root / segment) if current else ()
-    with hold_unchanged(root, plan.folders, plan.states, wait) as held:
+    with plan.seen.hold(wait) as held:
         now = datetime.now(UTC)
         row = read_watermark(held.connection, segment)
         moves, manifests = [(manifest.folder, segment)], dict[str, bytes]()
@@ -215,7 +228,7 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
                 manifest.collection,
                 row,
                 files,
-                present=plan.present,
+                present=plan.cost.present,
                 accepted=manifest.accepted,
             )
             moves.insert(0, (segment, name))

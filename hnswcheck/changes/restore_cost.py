@@ -1,8 +1,9 @@
-"""What a folder that is put back would cost: writes that only the present one has."""
+"""What a restore would cost: writes and deletes that only the present folder has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,42 +21,80 @@ from hnswcheck.store.database import Database
 from hnswcheck.store.manifest import Manifest, as_text
 from hnswcheck.store.records import read_written_since
 from hnswcheck.store.segment import peek_id_map
+from hnswcheck.store.wal import WalRow
 from hnswcheck.store.watermarks import watermark
 
+#: Vectors that are compared at a time.
 CHUNK = 1 << 12
 
 
-def losses(
-    root: Path, database: Database, view: CollectionView, manifest: Manifest
-) -> tuple[int, int, Balance | None]:
-    """Writes and deletes since that would be lost; and account 1 as it is now, if it matters.
+@dataclass(frozen=True, slots=True)
+class RestoreCost:
+    """What the store would lose if an old folder took the place of the present one.
 
-    As long as Chroma has flushed nothing since, every write is still in the WAL. Nor is anything
-    lost as long as nobody has written to the collection: a repair can be undone, whatever it
-    replaced.
+    Attributes:
+        lost_writes: records whose last vector only the present folder has.
+        lost_deletes: deleted records that the old folder would bring back to searches.
+        present: account 1 of the present folder; None if it is unknown, or there is no folder.
+    """
+
+    lost_writes: int
+    lost_deletes: int
+    present: Balance | None
+
+
+def restore_cost(
+    root: Path, database: Database, view: CollectionView, manifest: Manifest
+) -> RestoreCost:
+    """Count the writes and deletes that a restore would lose.
+
+    Nothing is lost as long as Chroma has flushed nothing since: every write is still in the WAL.
+    Nor is anything lost as long as nobody has written to the collection: a repair can be undone,
+    whatever it replaced.
+
+    Args:
+        view: with its record ids.
+        manifest: of the folder that is to be put back.
     """
     if view.vector_watermark is None and not view.peek.present:
-        return 0, 0, None
-    assert view.collection.metadata
+        return RestoreCost(0, 0, None)
     records = replay_records(view.wal, view.metadata_start, view.record_ids())
     present, _ = balance_with(view, root / manifest.segment, view.start, records)
     log = view.read_all_wal()
     if manifest.log == (len(log), log[-1].seq_id if log else 0):
-        return 0, 0, present
+        return RestoreCost(0, 0, present)
+    start = _start_of(root, manifest)
+    old, old_ids = balance_with(view, root / manifest.folder, start, records)
+    written = _written_since(database, view, start, manifest)
+    replayed = _replayed_vectors(log, start, old_ids)
+    missing = set(present.missing) if present else set()
+    only_there = [id for id in written if id not in replayed and id not in missing]
+    unlike = _unlike(only_there, root / manifest.segment, root / manifest.folder, view)
+    known = set(manifest.strangers or ())
+    deleted = {as_text(id) for id in old.phantom} - known if old else set()
+    return RestoreCost(sum(1 for _ in unlike), len(deleted), present)
+
+
+def _start_of(root: Path, manifest: Manifest) -> int:
+    """The seq_id after which Chroma would replay the WAL into the old folder."""
     row = manifest.watermark
     mark = None if row is None else watermark(row.raw)
-    start = replay_start(peek_id_map(root / manifest.folder), mark)
-    old, old_ids = balance_with(view, root / manifest.folder, start, records)
+    return replay_start(peek_id_map(root / manifest.folder), mark)
+
+
+def _written_since(
+    database: Database, view: CollectionView, start: int, manifest: Manifest
+) -> dict[bytes, int]:
+    """The records that were written after the old folder was flushed or moved aside."""
+    assert view.collection.metadata
+    last = min(start, manifest.highest_seq_id)  # a watermark may be ahead of the log
+    return read_written_since(database, view.collection.metadata.id, last)
+
+
+def _replayed_vectors(log: Sequence[WalRow], start: int, old_ids: Strings) -> set[bytes]:
+    """The records whose vector replay would write into the old folder."""
     rows = [row for row in log if row.seq_id > start]
-    in_wal = vectors_in(rows, start, find((row.id for row in rows), old_ids).keys())
-    last = min(start, manifest.highest_seq_id)  # a watermark may be ahead
-    since = read_written_since(database, view.collection.metadata.id, last)
-    missing = set(present.missing) if present else set()
-    writes = [id for id in since if id not in in_wal and id not in missing]
-    lost = sum(1 for _ in _unlike(writes, root / manifest.segment, root / manifest.folder, view))
-    known = set(manifest.strangers or ())
-    deletes = {as_text(id) for id in old.phantom} - known if old else set()
-    return lost, len(deletes), present
+    return vectors_in(rows, start, find((row.id for row in rows), old_ids).keys())
 
 
 def _unlike(

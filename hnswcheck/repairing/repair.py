@@ -16,9 +16,10 @@ from typing import Any
 
 from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.runner import audit_in_process
-from hnswcheck.changes.lock import reading, segment_folders, take_in_wal
-from hnswcheck.changes.quarantine import OF_SQLITE, settle
-from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, StoreChanged, naming
+from hnswcheck.changes.lock import reading
+from hnswcheck.changes.procedure import StoreState, confirmed, settle
+from hnswcheck.changes.quarantine import OF_SQLITE
+from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, naming
 from hnswcheck.formats.text import path_text
 from hnswcheck.progress import Progress, silent
 from hnswcheck.repairing.build_index import check_hnswlib
@@ -33,7 +34,6 @@ from hnswcheck.report import Level, Report
 from hnswcheck.salvaging.counts import counted
 from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.collection_view import read_collection_views
-from hnswcheck.store.files import States, states_if_quiet
 from hnswcheck.store.schema import read_schema
 from hnswcheck.store.view import open_store
 
@@ -103,11 +103,15 @@ class RepairReport:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a repair would do, and what shows that it is still true."""
+    """What a repair would do, and to which state of the store.
+
+    Attributes:
+        report: of a dry run.
+        verify: what the caller wants to be content with the result; None for the default.
+    """
 
     report: RepairReport
-    folders: tuple[Path, ...]
-    states: States | None
+    seen: StoreState
     verify: Verify | None = None
 
 
@@ -199,8 +203,7 @@ def plan_repair(
 
 def _plan(request: AuditRequest, choices: Choices, progress: Progress = silent) -> Plan:
     root = request.directory
-    folders = tuple(segment_folders(root))
-    before = states_if_quiet(root, folders)
+    seen = StoreState.now(root)
     audited = audit_in_process(replace(request, salvages=False), progress)
     reports = {s.collection.id: s for s in audited.segments}
     damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
@@ -220,44 +223,41 @@ def _plan(request: AuditRequest, choices: Choices, progress: Progress = silent) 
                 if report.is_damaged or decided.mend:
                     segments.append(decided)
     audited = replace(audited, segments=tuple(reports.values()))
-    now = states_if_quiet(root, folders)
     planned = RepairReport(root, Report((audited,)), tuple(segments))
-    return Plan(planned, folders, before if before == now else None)
+    return Plan(planned, seen.if_unchanged())
 
 
-def _same_again(plan: Plan, choices: Choices) -> Plan:
-    """The same plan with the states of now.
-
-    Raises:
-        StoreChanged: it is not the same.
-    """
+def _plan_again(plan: Plan, choices: Choices) -> Plan:
     root = plan.report.path
     damaged = tuple(segment.collection.id for segment in plan.report.segments)
     with naming(root), reading(root):
         again = _plan(AuditRequest(directory=root, collections=damaged), choices)
-    if again.report.to_dict()["segments"] != plan.report.to_dict()["segments"]:
-        raise StoreChanged(f"{root}: it was written since it was looked at; nothing was changed")
-    return replace(again, report=replace(plan.report, segments=again.report.segments))
+    return replace(
+        again, report=replace(plan.report, segments=again.report.segments), verify=plan.verify
+    )
+
+
+def _intent(plan: Plan) -> object:
+    return plan.report.to_dict()["segments"]
 
 
 def _exchange(
     root: Path,
     segment: SegmentRepair,
     new: Embedded | None,
-    folders: tuple[Path, ...],
-    states: States | None,
+    seen: StoreState,
     wait: float,
     progress: Progress,
     how: Verification,
 ) -> SegmentRepair:
     """Exchange a segment; where a smaller mend turns out not to be enough, for a new index."""
     try:
-        return exchange(root, segment, new, folders, states, wait, progress, how)
+        return exchange(root, segment, new, seen, wait, progress, how)
     except RepairFailed:
         if segment.mend is None:
             raise
-    again, states = replace(segment, mend=None), states_if_quiet(root, folders)
-    return exchange(root, again, new, folders, states, wait, progress, how)
+    again, seen = replace(segment, mend=None), StoreState.now(root)
+    return exchange(root, again, new, seen, wait, progress, how)
 
 
 @contextmanager
@@ -285,24 +285,22 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         raise RepairRefused(f"{report.path}: nothing was changed: {said}")
     if not report.segments:
         return replace(report, after=_audited(report.path))
-    if take_in_wal(report.path, plan.states, wait):
-        plan = _same_again(plan, choices)
-        report = plan.report
+    plan = confirmed(plan, lambda: _plan_again(plan, choices), _intent, wait)
+    report = plan.report
     how = how_to_verify(report.path, plan.verify, report.segments)
     done: list[SegmentRepair] = []
-    folders, states = plan.folders, plan.states
+    seen = plan.seen
     if any(len(segment.embed) for segment in report.segments):
         check_hnswlib()  # before anybody pays for embedding
     with embedded(report.path, report.segments, choices.embed, progress) as made:
         for segment in report.segments:
             new = made.get(segment.segment)
             with _telling(done):
-                made_of = (new, folders, states, wait, progress, how)
+                made_of = (new, seen, wait, progress, how)
                 done.append(_exchange(report.path, segment, *made_of))
             if new is not None:
                 new.kept.remove()
-            folders = tuple(segment_folders(report.path))
-            states = states_if_quiet(report.path, folders)
+            seen = StoreState.now(report.path)
     return replace(report, segments=tuple(done), after=_audited(report.path))
 
 

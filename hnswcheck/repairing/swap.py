@@ -12,7 +12,8 @@ from pathlib import Path
 from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.runner import audit_in_process
 from hnswcheck.changes.journal import Step, is_unfinished, perform
-from hnswcheck.changes.lock import Held, hold_unchanged, reading
+from hnswcheck.changes.lock import Held, reading
+from hnswcheck.changes.procedure import StoreState
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, numbered, read_watermark
 from hnswcheck.engines.chroma import Expected, NotAsked, problem_in_chroma
@@ -24,7 +25,7 @@ from hnswcheck.repairing.sample import Sample
 from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.repairing.verification import Verification, Verify
 from hnswcheck.report import Level, StoreReport
-from hnswcheck.store.files import States, look_at, states_if_quiet
+from hnswcheck.store.files import look_at
 from hnswcheck.store.manifest import FilePrint, file_prints, free_name
 from hnswcheck.store.names import MANIFEST
 from hnswcheck.store.watermarks import WatermarkRow
@@ -34,8 +35,7 @@ def exchange(
     root: Path,
     segment: SegmentRepair,
     embedded: Embedded | None,
-    folders: tuple[Path, ...],
-    states: States | None,
+    seen: StoreState,
     wait: float,
     progress: Progress,
     how: Verification,
@@ -57,7 +57,7 @@ def exchange(
         with reading(root), _refusing(root, segment):
             made = make(root, segment, embedded, now, progress, sample)
         files = file_prints(root / segment.segment, progress)
-        with hold_unchanged(root, folders, states, wait) as held:
+        with seen.hold(wait) as held:
             step, manifests = _step(held, segment, made, now, files)
             begun = True
             perform(held, "repair", [step], manifests)
@@ -150,7 +150,7 @@ def _drop(root: Path, segment: SegmentRepair, lines: str, now: datetime, wait: f
     drops = tuple(zip(rowids.tolist(), seq_ids.tolist(), strict=True))
     name = free_name(root, segment.segment, now, "dropped", ".jsonl")
     try:
-        with hold_unchanged(root, (), states_if_quiet(root, ()), wait) as held:
+        with StoreState.of_database(root).hold(wait) as held:
             perform(held, "repair", [Step(segment.segment, ((lines, name),), drops=drops)], {})
     except HnswcheckError as error:
         text = f"{error}; the index is repaired, but no record was deleted: repair again for that"
@@ -215,7 +215,7 @@ def _take_back(root: Path, step: Step, wait: float) -> None:
     moves = tuple((target, source) for source, target in reversed(step.moves))
     changes = tuple(change.reversed for change in step.watermarks)
     back = Step(step.segment, moves, changes, removes=step.adds)
-    with hold_unchanged(root, (), states_if_quiet(root, ()), wait) as held:
+    with StoreState.of_database(root).hold(wait) as held:
         perform(held, "repair", [back], {})
     discard(root, (source for source, _ in step.moves if source != step.segment))
 

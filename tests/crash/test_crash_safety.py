@@ -48,7 +48,7 @@ from oracle import Judgement, Oracle
 from stores import environment, one_line, run, snapshot, unpack
 
 import hnswcheck
-from hnswcheck.changes.quarantine import settle
+from hnswcheck.changes.procedure import settle
 
 #: Two damaged segments, of which a quarantine moves both only if the loss is accepted.
 TWO_DAMAGED = "1.5.9-damaged-folders-of-unlike-exchanged"

@@ -668,6 +668,12 @@ def test_a_database_in_wal_mode_is_no_reason_to_try_twice(left: str, tmp_path: P
     assert dump(store) == before
 
 
+def test_the_choice_of_verification_outlives_sqlites_own_log(tmp_path: Path) -> None:
+    """The plan is made again then, and the caller's choice stays."""
+    store = in_wal_mode(damaged(DAMAGED, tmp_path), "-wal")
+    assert hnswcheck.repair(store, verify="none").verified == "none"
+
+
 def test_what_is_written_while_the_question_stands_stops_a_repair(tmp_path: Path) -> None:
     """Also where sqlite's own log has to be taken in first."""
     store = in_wal_mode(damaged(DAMAGED, tmp_path), "-wal")
