@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from catalogue import ARCHIVE, EXPECTATION, places
 
 import hnswcheck
 
 REPOSITORY = Path(__file__).parents[2]
 SUPPORT = REPOSITORY / "tests" / "support"
-CORPUS = REPOSITORY / "fixtures" / "corpus"
-NAMES = sorted(path.name.removesuffix(".json") for path in CORPUS.glob("*.json"))
+PLACES = places()
+NAMES = list(PLACES)
 
 #: Names the directory that all workers of a test run share.
 TEST_RUN = "HNSWCHECK_TEST_RUN"
@@ -80,7 +81,7 @@ def mounted(script: str) -> tuple[str, ...]:
 def unpack(name: str, target: Path) -> Path:
     """The persist directory of a fixture, unpacked below ``target``."""
     store = target / name
-    with tarfile.open(CORPUS / f"{name}.tar.xz") as archive:
+    with tarfile.open(PLACES[name].file(ARCHIVE)) as archive:
         if hasattr(tarfile, "tar_filter"):
             archive.extractall(store, filter="tar")
         else:  # Python before 3.11.4
@@ -90,7 +91,7 @@ def unpack(name: str, target: Path) -> Path:
 
 def expectation(name: str) -> dict[str, Any]:
     """What the generator expects of a fixture."""
-    expected: dict[str, Any] = json.loads((CORPUS / f"{name}.json").read_text("utf-8"))
+    expected: dict[str, Any] = json.loads(PLACES[name].file(EXPECTATION).read_text("utf-8"))
     return expected
 
 
