@@ -47,7 +47,7 @@ def options(
 app.command(epilog=audit.EXAMPLES)(audit.audit)
 app.command(epilog=change.QUARANTINE_EXAMPLES)(change.quarantine)
 app.command(epilog=change.RESTORE_EXAMPLES)(change.restore)
-app.command(epilog=repair.EXAMPLES, cls=repair.RepairCommand)(repair.repair)
+app.command(epilog=repair.EXAMPLES)(repair.repair)
 app.command(epilog=repair.SALVAGE_EXAMPLES)(repair.salvage)
 app.command(epilog="Examples:\n\n  hnswcheck explain\n\n  hnswcheck explain records-missing")(
     explain.explain

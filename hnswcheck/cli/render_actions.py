@@ -30,8 +30,8 @@ REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves
 
 CHOICES = (
     "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
-    " collection's own function or by --reembed MODULE:FUNCTION, --leave-unindexed leaves records"
-    " without an acceptable vector out of the index, --drop-records deletes them"
+    " collection's own function, --embed-with MODULE:FUNCTION by another, --leave-unindexed leaves"
+    " records without an acceptable vector out of the index, --drop-records deletes them"
 )
 #: What each grade says of the best vector of a record.
 MEANING = {

@@ -9,10 +9,9 @@ import sys
 from contextlib import redirect_stdout
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from hnswcheck.cli.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.cli.progress import shown
@@ -31,7 +30,7 @@ Examples:
 
   hnswcheck repair ./chroma --accept unconfirmed --reembed
 
-  hnswcheck repair ./chroma --reembed mymodule:embed --batch-size 64
+  hnswcheck repair ./chroma --embed-with mymodule:embed --batch-size 64
 
   hnswcheck repair ./chroma --leave-unindexed --yes
 
@@ -49,25 +48,7 @@ Examples:
   hnswcheck salvage ./chroma --collection docs -o docs.parquet
 """
 
-REEMBED = "--reembed"
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-
-
-class RepairCommand(TyperCommand):
-    """Lets ``--reembed`` stand alone, which typer's options cannot."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, spelled_out(args))
-
-
-def spelled_out(arguments: list[str]) -> list[str]:
-    """The same with a value for each ``--reembed`` that no MODULE:FUNCTION follows."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    made = list(arguments)
-    for at, follows in enumerate([*arguments[1:end], ""][:end]):
-        if made[at] == REEMBED and not FUNCTION.fullmatch(follows):
-            made[at] = f"{REEMBED}=own"
-    return made
 
 
 def repair(
@@ -88,14 +69,19 @@ def repair(
         ),
     ] = None,
     reembed: Annotated[
+        bool,
+        typer.Option(
+            "--reembed",
+            help="Embed documents whose record has no acceptable vector, with the collection's own"
+            " embedding function. Needs chromadb 1.0 or newer.",
+        ),
+    ] = False,
+    embed_with: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:FUNCTION",
-            help="Embed documents again where no acceptable vector is. Without a value by the"
-            " collection's own embedding function, which needs chromadb 1.0 or newer; what follows"
-            " is a value only if it looks like MODULE:FUNCTION. That goes from a list of texts to"
-            " vectors; or it is a class, for a collection that keeps its settings. What was"
-            " embedded before an interruption is kept in ~/.cache/hnswcheck.",
+            help="The same with this function, from a list of texts to vectors; or with this"
+            " embedding function class, for a collection that keeps its settings.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -142,9 +128,8 @@ def repair(
     from hnswcheck.repairing import repair as repairing
     from hnswcheck.repairing.choices import Choices
 
-    choices = Choices.of(
-        accept or (), leave_unindexed, _embedding(reembed, batch_size), drop_records
-    )
+    embedding = _embedding(reembed, embed_with, batch_size)
+    choices = Choices.of(accept or (), leave_unindexed, embedding, drop_records)
     with shown(not quiet) as progress:
         made = repairing.plan_repair(
             path, collection, choices, dry_run=plan, wait=wait, verify=verify, progress=progress
@@ -205,20 +190,23 @@ def _agreed() -> bool:
     return typer.confirm("Repair?", err=True)
 
 
-def _embedding(name: str | None, batch: int) -> Embedding | None:
-    """What ``module:function`` names, found from the current directory, too."""
+def _embedding(own: bool, name: str | None, batch: int) -> Embedding | None:
+    """The collection's own function, or what ``module:function`` names.
+
+    The module is found from the current directory, too.
+    """
     from hnswcheck.repairing.embedder import OWN, Embedding, in_short
 
+    if own and name is not None:
+        raise UsageError("--reembed and --embed-with exclude each other: choose one")
     if name is None:
-        return None
-    if name == OWN:
-        return Embedding.of(OWN, batch, tell=complain)
+        return Embedding.of(OWN, batch, tell=complain) if own else None
     if not FUNCTION.fullmatch(name):
-        raise UsageError(f"--reembed {name}: it is not MODULE:FUNCTION")
+        raise UsageError(f"--embed-with {name}: this is not of the form MODULE:FUNCTION")
     module, _, function = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
         found = attrgetter(function)(importlib.import_module(module))
     except Exception as error:
-        raise UsageError(f"--reembed {name}: {in_short(error)}") from error
+        raise UsageError(f"--embed-with {name}: {in_short(error)}") from error
     return Embedding.of(found, batch, name, complain)

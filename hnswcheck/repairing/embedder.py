@@ -26,7 +26,7 @@ OWN: Final = "own"
 BATCH = 256
 #: The type of a function that chromadb can build again.
 KNOWN_TYPE = "known"
-INSTEAD = "name a function with --reembed MODULE:FUNCTION (embed= in Python)"
+INSTEAD = "name a function with --embed-with MODULE:FUNCTION (embed= in Python)"
 
 log = logging.getLogger("hnswcheck")
 
@@ -126,8 +126,8 @@ def _own(kept: Mapping[str, object] | None, given: type | None) -> Embedder:
     name, config = kept.get("name"), kept.get("config")
     if kept.get("type") != KNOWN_TYPE or not isinstance(name, str) or not isinstance(config, dict):
         raise RepairRefused(
-            f"its embedding function is kept as {kept.get('type')!r}, which says not what it was;"
-            f" {INSTEAD}"
+            f"its embedding function is kept as {kept.get('type')!r}, which does not say what it"
+            f" was; {INSTEAD}"
         )
     what = f"its embedding function {name!r}"
     maker: Any = given or _known(name, what)
@@ -159,8 +159,8 @@ def _known(name: str, what: str) -> Any:
         raise RepairRefused(f"{what} cannot be built: {why}; {INSTEAD}") from error
     if name not in known_embedding_functions:
         raise RepairRefused(
-            f"{what} is none that chromadb knows; name its class with --reembed MODULE:CLASS,"
-            " or a function with --reembed MODULE:FUNCTION"
+            f"chromadb does not know {what}; name its class with --embed-with MODULE:CLASS,"
+            " or a function with --embed-with MODULE:FUNCTION"
         )
     return known_embedding_functions[name]
 

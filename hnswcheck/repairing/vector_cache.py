@@ -1,9 +1,9 @@
 """Vectors of documents, on disk as soon as they are made, so that no document is paid for twice.
 
-One file per collection, embedding function and dimension, below ``$XDG_CACHE_HOME/hnswcheck`` or
-``~/.cache/hnswcheck``, never within a store. A header says what it is; then come records of the
-SHA-256 of a document, a CRC-32 and the vector. What was cut short by a kill or a power loss fails
-that check and goes.
+One file per collection, embedding function and dimension, below the user's cache directory (on
+Linux ``$XDG_CACHE_HOME/hnswcheck`` or ``~/.cache/hnswcheck``), never within a store. A header says
+what it is; then come records of the SHA-256 of a document, a CRC-32 and the vector. What was cut
+short by a kill or a power loss fails that check and goes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from hnswcheck.errors import ActionFailed
 from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.formats.text import path_text
 from hnswcheck.store.scratch import scratch_directory
 
-VARIABLE = "XDG_CACHE_HOME"
-FOLDER = ("hnswcheck", "embedded")
+APPLICATION = "hnswcheck"
+FOLDER = "embedded"
 SUFFIX = ".vectors"
 FORMAT = "hnswcheck embedded documents, 1"
 DIGEST = hashlib.sha256().digest_size
@@ -193,8 +194,8 @@ def _cached(origin: Origin, store: Path, tell: Callable[[str], None]) -> KeptVec
         except BaseException:
             file.close()
             raise
-    except (OSError, RuntimeError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except OSError as error:
+        why = error.strerror or str(error)
         tell(f"no cache for the vectors ({why}): if it is interrupted, all documents go again")
         return None
 
@@ -203,17 +204,17 @@ def _cache_directory(store: Path) -> Path:
     """Where the files are; made if it is not there.
 
     Raises:
-        OSError, RuntimeError: there can be none.
+        OSError: there can be none.
     """
-    named = os.environ.get(VARIABLE, "")
-    place = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    place = user_cache_path(APPLICATION, appauthor=False)
+    if not place.is_absolute():  # where nobody knows the home directory
+        raise OSError(f"{path_text(place)} is not an absolute path")
     if place.resolve().is_relative_to(store.resolve()):
         raise OSError("it would be within the store")
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for part in FOLDER:
-        place = place / part
-        place.mkdir(mode=0o700, exist_ok=True)
-    return place
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (place, place / FOLDER):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return place / FOLDER
 
 
 def _open_alone(path: Path) -> IO[bytes]:

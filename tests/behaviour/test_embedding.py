@@ -18,9 +18,15 @@ import pytest
 from stores import REPOSITORY, SUPPORT, environment, one_line, rest, snapshot
 
 import hnswcheck
-from hnswcheck.cli.repair import spelled_out
 from hnswcheck.repairing.embedder import Embed
-from hnswcheck.repairing.vector_cache import FOLDER, SUFFIX, KeptVectors, Origin, kept_vectors
+from hnswcheck.repairing.vector_cache import (
+    APPLICATION,
+    FOLDER,
+    SUFFIX,
+    KeptVectors,
+    Origin,
+    kept_vectors,
+)
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 chromadb = pytest.importorskip("chromadb", reason="it keeps the functions")
@@ -78,7 +84,7 @@ def store(made: Path, tmp_path: Path) -> Path:
 
 
 def caches(tmp_path: Path) -> list[Path]:
-    return sorted(tmp_path.joinpath("cache", *FOLDER).glob("*"))
+    return sorted(tmp_path.joinpath("cache", APPLICATION, FOLDER).glob("*"))
 
 
 def contents(store: Path) -> dict[str, str]:
@@ -164,11 +170,13 @@ def test_the_bare_option_is_the_same(store: Path) -> None:
 def test_a_class_that_chromadb_does_not_know_can_be_given(made: Path, tmp_path: Path) -> None:
     store = broken(made, tmp_path, "stranger")
     options = {"collections": ["stranger"]}
-    with pytest.raises(hnswcheck.RepairRefused, match="'stranger' is none that chromadb knows"):
+    with pytest.raises(
+        hnswcheck.RepairRefused, match="chromadb does not know its embedding function 'stranger'"
+    ):
         repaired(store, **options)
     with pytest.raises(hnswcheck.RepairRefused, match="'stranger' is not 'numbers'"):
         repaired(store, embedders.Numbers, **options)
-    with command(store, "--reembed=embedders:Stranger", "--yes") as process:
+    with command(store, "--embed-with=embedders:Stranger", "--yes") as process:
         _, error = process.communicate()
     assert process.returncode == 0, error
     check(store, "stranger", factor=1.0)
@@ -180,7 +188,10 @@ def test_a_class_that_chromadb_does_not_know_can_be_given(made: Path, tmp_path: 
         ("none", "no embedding function is kept"),
         ("legacy", "kept as 'legacy'"),
         ("openai", r"'openai' cannot be built: \w+: .*openai python package"),
-        ("stranger", r"none that chromadb knows; name its class with --reembed MODULE:CLASS"),
+        (
+            "stranger",
+            r"'stranger'; name its class with --embed-with MODULE:CLASS",
+        ),
     ],
 )
 def test_a_function_that_cannot_be_had_is_refused_before_anything_is_changed(
@@ -191,7 +202,7 @@ def test_a_function_that_cannot_be_had_is_refused_before_anything_is_changed(
     with pytest.raises(hnswcheck.RepairRefused, match=says) as raised:
         hnswcheck.repair(store, [name], embed="own")
     assert "\n" not in str(raised.value)
-    assert "--reembed MODULE:FUNCTION" in str(raised.value)
+    assert "--embed-with MODULE:FUNCTION" in str(raised.value)
     (segment,) = hnswcheck.repair(store, [name], embed="own", dry_run=True).segments
     assert segment.refused
     assert snapshot(store) == before
@@ -290,7 +301,7 @@ def test_a_run_that_a_person_interrupts_goes_on_where_it_was(store: Path, tmp_pa
 
 
 def test_a_function_by_name_goes_on_where_it_was(store: Path, tmp_path: Path) -> None:
-    arguments = ("--reembed", "embedders:numbers", "--yes")
+    arguments = ("--embed-with", "embedders:numbers", "--yes")
     with command(store, *arguments, **{STOPS: "25"}) as process:
         _, error = process.communicate()
     assert process.returncode == 1
@@ -404,6 +415,21 @@ def test_without_a_cache_it_goes_on_and_says_so(
     assert "no cache for the vectors" in caplog.text
     assert len(embedders.asked()) == DIFFERENT
     assert not list(store.rglob(f"*{SUFFIX}"))
+
+
+def test_a_cache_directory_below_the_current_one_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The XDG specification has relative paths ignored: the next run may start elsewhere."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    origin = Origin("11111111-1111-1111-1111-111111111111", "mine:embed", 2)
+    with kept_vectors(origin, tmp_path / "store", lambda _: None) as kept:
+        kept.add([b"a" * 32], np.ones((1, 2), np.float32))
+    assert list(Path().iterdir()) == []
 
 
 def _refuse(*_: object) -> None:
@@ -536,45 +562,30 @@ def test_progress_says_what_is_embedded(store: Path) -> None:
     assert len(embedding) > 4
 
 
-# --- The option ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "means"),
-    [
-        ("./chroma --reembed", "./chroma --reembed=own"),
-        ("--reembed ./chroma", "--reembed=own ./chroma"),
-        ("--reembed --yes ./chroma", "--reembed=own --yes ./chroma"),
-        ("--reembed mine:embed ./chroma", "--reembed mine:embed ./chroma"),
-        ("--reembed a.b:c.d ./chroma", "--reembed a.b:c.d ./chroma"),
-        ("--reembed=mine:embed ./chroma", "--reembed=mine:embed ./chroma"),
-        ("--reembed C:\\chroma", "--reembed=own C:\\chroma"),
-        ("--reembed -- mine:embed", "--reembed=own -- mine:embed"),
-        ("-- --reembed", "-- --reembed"),
-        ("--reembed", "--reembed=own"),
-        ("./chroma", "./chroma"),
-        ("", ""),
-    ],
-)
-def test_the_option_takes_a_value_only_where_one_follows(given: str, means: str) -> None:
-    assert spelled_out(given.split()) == means.split()
+# --- The options ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--reembed", "numbers"), "unexpected extra argument"),
-        (("--reembed=numbers",), "it is not MODULE:FUNCTION"),
-        (("--reembed=",), "it is not MODULE:FUNCTION"),
-        (("--reembed", "embedders:nothing"), "AttributeError"),
-        (("--reembed", "embedders:DIMENSION"), "neither a function"),
-        (("--reembed", "nowhere:embed"), "No module named 'nowhere'"),
+        (("--reembed", "embedders:numbers"), "unexpected extra argument"),
+        (("--reembed=own",), "--reembed"),
+        (("--reembed", "--embed-with", "embedders:numbers"), "exclude each other"),
+        (("--embed-with",), "--embed-with"),
+        (("--embed-with", "numbers"), "not of the form MODULE:FUNCTION"),
+        (("--embed-with", "own"), "not of the form MODULE:FUNCTION"),
+        (("--embed-with=",), "not of the form MODULE:FUNCTION"),
+        (("--embed-with", "embedders:nothing"), "AttributeError"),
+        (("--embed-with", "embedders:DIMENSION"), "neither a function"),
+        (("--embed-with", "nowhere:embed"), "No module named 'nowhere'"),
     ],
 )
-def test_what_the_option_cannot_mean_is_wrong_use(
+def test_what_the_options_cannot_mean_is_wrong_use(
     arguments: tuple[str, ...], says: str, store: Path
 ) -> None:
+    before = snapshot(store)
     with command(store, *arguments) as process:
         _, error = process.communicate()
     assert process.returncode == 2
     assert says in one_line(error)
+    assert snapshot(store) == before

@@ -402,7 +402,7 @@ def test_the_command_takes_a_function_of_the_users(documented: Path, tmp_path: P
             "hnswcheck",
             "repair",
             documented,
-            "--reembed",
+            "--embed-with",
             "mine:embed",
             "--yes",
         ],
@@ -414,7 +414,7 @@ def test_the_command_takes_a_function_of_the_users(documented: Path, tmp_path: P
     )
     assert done.returncode == 0, done.stderr
     assert "embedded again" in done.stdout
-    wrong = run("repair", documented, "--reembed", "nowhere:embed")
+    wrong = run("repair", documented, "--embed-with", "nowhere:embed")
     assert wrong.returncode == 2
 
 

@@ -563,7 +563,7 @@ def test_an_embedding_function_that_fails_half_way_leaves_the_store_as_it_was(
     rest(store)
     before = snapshot(store)
     (tmp_path / "mine.py").write_text(EMBED)
-    batches = ("--reembed", "mine:embed", "--batch-size", "100")
+    batches = ("--embed-with", "mine:embed", "--batch-size", "100")
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = run(*words(store), *batches, cwd=tmp_path, env=cache)
     assert done.returncode == 1
@@ -576,9 +576,9 @@ def test_a_module_that_cannot_be_imported_is_wrong_use(content: str, tmp_path: P
     store = damaged(DAMAGED, tmp_path)
     before = snapshot(store)
     (tmp_path / "mine.py").write_text(content)
-    done = run(*words(store), "--reembed", "mine:embed", cwd=tmp_path)
+    done = run(*words(store), "--embed-with", "mine:embed", cwd=tmp_path)
     assert done.returncode == 2
-    assert re.fullmatch(r"hnswcheck: --reembed mine:embed: .+\n", done.stderr)
+    assert re.fullmatch(r"hnswcheck: --embed-with mine:embed: .+\n", done.stderr)
     assert snapshot(store) == before
 
 
