@@ -49,7 +49,7 @@ def test_readme_shows_the_demo_and_every_finding() -> None:
 def test_demo_is_a_store_of_the_corpus() -> None:
     demo = (ROOT / "hnswcheck" / "demo.tar.xz").read_bytes()
     corpus = ROOT / "fixtures" / "corpus"
-    assert demo == (corpus / "1.5.9" / "damaged-files" / "folder-older.tar.xz").read_bytes()
+    assert demo == (corpus / "1.5.9" / "damaged-ledger" / "folder-older.tar.xz").read_bytes()
 
 
 def test_every_command_of_the_readme_exists() -> None:
