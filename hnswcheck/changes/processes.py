@@ -1,4 +1,8 @@
-"""Which other processes have a store open? Linux says; elsewhere sqlite's locks have to do."""
+"""Which other processes have a store open?
+
+Linux says in /proc; elsewhere psutil says it, where it is installed (extra ``processes``). Without
+both sqlite's locks have to do.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +36,13 @@ def users_of(root: Path) -> list[User]:
     Found by path, or by device and inode of chroma.sqlite3, which holds across mounts. Processes
     of other users are seen by root only.
     """
-    inside = os.fsencode(root.resolve()) + b"/"
     keys = set()
     for path in files_of_database(root):
         with suppress(OSError):
             keys.add(_key(path))
+    if not PROCESSES.is_dir():
+        return _users_by_psutil(root.resolve(), keys)
+    inside = os.fsencode(root.resolve()) + b"/"
     return [
         User(pid, _command(pid))
         for pid in _processes()
@@ -44,9 +50,30 @@ def users_of(root: Path) -> list[User]:
     ]
 
 
+def _users_by_psutil(root: Path, keys: set[tuple[int, int]]) -> list[User]:
+    """The same where there is no /proc; none without psutil."""
+    try:
+        import psutil
+    except ImportError:
+        return []
+    users = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # gone, or not ours to see
+            paths = [Path(file.path) for file in process.open_files()]
+            if process.pid != os.getpid() and any(_is_of(path, root, keys) for path in paths):
+                users.append(User(process.pid, _shortened(" ".join(process.cmdline()))))
+    return sorted(users, key=lambda user: user.pid)
+
+
+def _is_of(path: Path, root: Path, keys: set[tuple[int, int]]) -> bool:
+    try:
+        return path.is_relative_to(root) or _key(path) in keys
+    except OSError:
+        return False
+
+
 def _processes() -> Iterator[int]:
-    if PROCESSES.is_dir():
-        yield from sorted(int(path.name) for path in PROCESSES.iterdir() if path.name.isdigit())
+    yield from sorted(int(path.name) for path in PROCESSES.iterdir() if path.name.isdigit())
 
 
 def _descriptors(pid: int) -> list[Path]:
@@ -73,5 +100,8 @@ def _command(pid: int) -> str:
         words = (PROCESSES / str(pid) / "cmdline").read_bytes()
     except OSError:
         return ""
-    line = text(words.replace(b"\0", b" ").strip())
+    return _shortened(text(words.replace(b"\0", b" ").strip()))
+
+
+def _shortened(line: str) -> str:
     return line if len(line) <= COMMAND_LENGTH else line[: COMMAND_LENGTH - 3] + "..."

@@ -74,6 +74,7 @@ def prepare_worker(scratch: Path) -> None:
     files.CLOCK_TICK_NS = 10_000_000
     runner.REST_SECONDS = 0.0
     users.PROCESSES = Path("/nowhere")
+    sys.modules["psutil"] = None  # type: ignore[assignment]
 
 
 # --- Actions -------------------------------------------------------------------------------------
