@@ -124,10 +124,13 @@ class guard:  # noqa: N801 - used like a function
     interruption (KeyboardInterrupt, a cancelled task) passes at once, unchecked.
 
     Args:
-        store, level, collections: as for :func:`ensure_consistent`.
+        store: as for :func:`ensure_consistent`.
+        level: as for :func:`ensure_consistent`.
+        collections: as for :func:`ensure_consistent`.
 
     Attributes:
-        before, after: the reports; None until there are any.
+        before: the report of the audit before the block; None until there is one.
+        after: the report of the audit after the block; None until there is one.
     """
 
     def __init__(

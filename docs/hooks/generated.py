@@ -1,0 +1,184 @@
+"""Pages that mkdocs makes of the package itself, so that they cannot fall behind it.
+
+One page per finding (from the registry), one for the commands (from the command line) and one for
+the public names (from ``hnswcheck.__all__``). A page that would load something from another host
+fails the strict build.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import hnswcheck
+from hnswcheck.cli.app import app
+from hnswcheck.findings import REGISTRY, Kind
+
+log = logging.getLogger("mkdocs.hooks.hnswcheck")
+
+API = "reference/api.md"
+COMMANDS = "reference/commands.md"
+#: What a browser would fetch from elsewhere to show the page; links that a reader follows are fine.
+EXTERNAL = re.compile(
+    r"<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^\"'>\s]+"
+)
+#: Roles of docstrings, which mkdocstrings leaves as they are.
+ROLE = re.compile(r":(?:func|class|meth|mod):(?=<code>)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The navigation gets the pages of the findings, group by group."""
+    for entry in config.nav or ():
+        if isinstance(entry, dict) and "Findings" in entry:
+            entry["Findings"] += [
+                {group.capitalize(): [finding_path(kind) for kind in kinds]}
+                for group, kinds in groups().items()
+            ]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """The generated pages join those of ``docs/``."""
+    pages = {finding_path(kind): finding_page(kind) for kind in REGISTRY.values()}
+    pages |= {API: api_page(), COMMANDS: commands_page()}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Roles of docstrings go; what they name stays, as code."""
+    return ROLE.sub("", html)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """A page that loads from another host is a warning, which ``--strict`` makes an error."""
+    for found in EXTERNAL.findall(output):
+        log.warning("%s loads from another host: %s", page.file.src_uri, found)
+    return output
+
+
+# --- Findings ------------------------------------------------------------------------------------
+
+
+def finding_path(kind: Kind) -> str:
+    return f"findings/{kind.id}.md"
+
+
+def groups() -> dict[str, list[Kind]]:
+    """The registry by group, in its own order."""
+    found: dict[str, list[Kind]] = {}
+    for kind in REGISTRY.values():
+        found.setdefault(kind.group, []).append(kind)
+    return found
+
+
+def finding_page(kind: Kind) -> str:
+    """One finding: what it means, what Chroma does, what to do, and what is found beside it."""
+    near = [other for other in groups()[kind.group] if other.id != kind.id]
+    severity = f"`{kind.severity}`, group *{kind.group}*"
+    if kind.undecides:
+        severity += "; no verdict about the store or segment is possible"
+    lines = [
+        f"# {kind.id}",
+        "",
+        f"**{kind.title[0].upper()}{kind.title[1:]}.**",
+        "",
+        f"Severity: {severity}.",
+        "",
+        "## What Chroma does",
+        "",
+        kind.consequence,
+        "",
+        "## What to do",
+        "",
+        kind.remedy,
+        "",
+        "First time here? Follow [My store is damaged, what now?](../damaged.md): copy first.",
+        "",
+        "## The same in a terminal",
+        "",
+        "```sh",
+        f"hnswcheck explain {kind.id}",
+        "```",
+        "",
+        "## Near ones",
+        "",
+        *(f"- [{other.id}]({other.id}.md): {other.title}" for other in near),
+        "- [All findings](index.md)",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+# --- Commands ------------------------------------------------------------------------------------
+
+
+def commands_page() -> str:
+    """Each command as its ``--help`` says it."""
+    group: Any = typer.main.get_command(app)
+    lines = ["# Commands", "", "Generated from `hnswcheck COMMAND --help`.", ""]
+    for name, command in group.commands.items():
+        lines += [f"## hnswcheck {name}", "", inspect.cleandoc(command.help or ""), ""]
+        lines += ["| | | |", "|---|---|---|", *map(_row, _parameters(command)), ""]
+        lines += ["```text", *_epilog(command), "```", ""]
+    return "\n".join(lines)
+
+
+def _parameters(command: Any) -> Iterator[Any]:
+    yield from (one for one in command.params if one.param_type_name == "argument")
+    yield from (one for one in command.params if one.param_type_name == "option")
+
+
+def _row(parameter: Any) -> str:
+    kind = parameter.metavar or "|".join(_choices(parameter))
+    if parameter.param_type_name == "argument":
+        names, kind = f"`{kind or parameter.name.upper()}`", ""
+    else:
+        names = ", ".join(f"`{name}`" for name in parameter.opts)
+    kind = kind.replace("|", "\\|")
+    said = " ".join((parameter.help or "").split()).replace("|", "\\|")
+    return f"| {names} | {kind} | {said} |"
+
+
+def _choices(parameter: Any) -> Iterator[str]:
+    """Newer releases of typer have them in the metavar, older ones in the type."""
+    yield from map(str, getattr(getattr(parameter, "type", None), "choices", ()))
+
+
+def _epilog(command: Any) -> list[str]:
+    return [line for line in inspect.cleandoc(command.epilog or "").splitlines() if line.strip()]
+
+
+# --- Public names --------------------------------------------------------------------------------
+
+
+def api_page() -> str:
+    """Every public name, grouped by what it is."""
+    names = [name for name in hnswcheck.__all__ if not name.startswith("__")]
+    kinds: dict[str, list[str]] = {"Functions": [], "Values": [], "Errors": []}
+    for name in names:
+        kinds[_kind_of(getattr(hnswcheck, name), name)].append(name)
+    lines = [
+        "# API",
+        "",
+        "The public names of `hnswcheck`. Everything else may change without notice.",
+        "",
+    ]
+    for title, members in kinds.items():
+        lines += [f"## {title}", ""]
+        lines += [line for name in members for line in (f"::: hnswcheck.{name}", "")]
+    return "\n".join(lines)
+
+
+def _kind_of(value: object, name: str) -> str:
+    if isinstance(value, type) and issubclass(value, BaseException):
+        return "Errors"
+    return "Functions" if name.islower() else "Values"
