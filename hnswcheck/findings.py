@@ -18,11 +18,12 @@ Group = Literal[
 ]
 
 KEEP = (
-    "Do not delete or rename the segment folder: vectors exist only there and in the WAL. Stop all"
-    " writers and copy the whole persist directory first."
+    "Stop all writers and copy the whole persist directory first. Do not delete or rename a"
+    " segment folder: vectors exist only there and in the WAL."
 )
+NOTHING = "Nothing."
 RESTORE = (
-    f"{KEEP} Then see what hnswcheck repair --plan can bring back, or restore a backup that passes"
+    f"{KEEP} See what hnswcheck repair --plan can bring back, or restore a backup that passes"
     " an audit. Writing to the collection as it is may wedge it for good."
 )
 
@@ -308,13 +309,13 @@ _KINDS = (
         "records-missing", "ledger", "error", "records that the vector index lacks",
         "count() includes them; queries never return them; get() with embeddings fails with"
         " \"Error finding id\".",
-        f"{KEEP} Then run hnswcheck repair, which brings back what exists anywhere; or restore a"
+        f"{KEEP} Run hnswcheck repair, which brings back what exists anywhere; or restore a"
         " backup of one moment.",
     ),
     Kind(
         "records-phantom", "ledger", "error", "ids in the vector index that sqlite does not have",
         "Queries return these ids without document and metadata, in the place of real results.",
-        f"{KEEP} Then run hnswcheck repair, which removes them; or restore chroma.sqlite3 and the"
+        f"{KEEP} Run hnswcheck repair, which removes them; or restore chroma.sqlite3 and the"
         " folder from one moment.",
     ),
     Kind(
@@ -361,12 +362,12 @@ _KINDS = (
         "vector-not-normalised", "vectors", "error",
         "vectors under cosine that are not of length 1",
         "Queries rank these records wrongly, and get() returns another vector than was added.",
-        f"{KEEP} Then update these ids with their embeddings.",
+        f"{KEEP} Update these ids with their embeddings.",
     ),
     Kind(
         "norm-invalid", "vectors", "error", "norms under cosine that cannot be those of a vector",
         "get() returns zeros or no numbers for these records; queries are right.",
-        f"{KEEP} Then update these ids with their embeddings.",
+        f"{KEEP} Update these ids with their embeddings.",
     ),
     Kind(
         "vector-differs-from-wal", "vectors", "error",
@@ -375,7 +376,7 @@ _KINDS = (
         " moment: of most vectors the log has no copy. Queries rank by the vectors in the index."
         " Chroma itself loses a write in two cases: an update of the only element an index has, and"
         " in 0.5 and 0.6 an add after the id was deleted, added and deleted in one batch.",
-        f"{KEEP} Then update these ids with their embeddings.",
+        f"{KEEP} Update these ids with their embeddings.",
     ),
     # --- second reader ---------------------------------------------------------------------------
     Kind(

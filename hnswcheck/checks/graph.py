@@ -25,12 +25,14 @@ class LinkFaults:
     long list by list.
 
     Attributes:
+        owners: the elements whose links they are, an array for each chunk.
         entry_links: links that lead away from the entry point, on all its levels.
     """
 
     limit: int | None
     counts: dict[str, int] = field(default_factory=dict)
     places: dict[str, list[str]] = field(default_factory=dict)
+    owners: dict[str, list[Ints]] = field(default_factory=dict)
     entry_links: int = 0
 
     def add(self, kind: str, per_list: Ints, owner: Ints, level: Ints) -> None:
@@ -39,6 +41,7 @@ class LinkFaults:
         if not len(faulty):
             return
         self.counts[kind] = self.counts.get(kind, 0) + int(per_list.sum())
+        self.owners.setdefault(kind, []).append(owner[faulty])
         places = self.places.setdefault(kind, [])
         room = len(faulty) if self.limit is None else max(0, self.limit - len(places))
         for i in faulty[:room].tolist():
@@ -53,7 +56,10 @@ class LinkFaults:
             "level-inconsistent",
         ):
             if kind in self.counts:
-                yield finding(kind, self.counts[kind], sampler.places(self.places[kind]))
+                elements = len(np.unique(np.concatenate(self.owners[kind])))
+                found = f"at {elements:,} element{'s' if elements > 1 else ''}"
+                places = sampler.places(self.places[kind])
+                yield finding(kind, self.counts[kind], places, found=found)
 
 
 def check_chunk(chunk: Chunk, header: Header, faults: LinkFaults) -> None:

@@ -19,6 +19,7 @@ from hnswcheck.changes.quarantine import (
     QuarantineResult,
 )
 from hnswcheck.changes.restore import RestoreResult
+from hnswcheck.cli.layout import foreign, wrapped
 from hnswcheck.cli.render_report import STATUS_STYLE
 from hnswcheck.cli.terminal import visible
 from hnswcheck.repairing.repair import RepairReport
@@ -64,13 +65,17 @@ def plan(result: QuarantineResult, accept_loss: bool, unfinished: bool) -> Itera
     for fate in result.segments:
         yield from _head(fate.collection, fate.status, fate.findings)
         yield Text(f"  segment {fate.segment}", "dim")
-        yield Text(f"  {_cost(fate)}")
+        yield from wrapped(_cost(fate), 2, 4)
         lossy = fate.kept == WOULD_LOSE
         if lossy and not accept_loss:
             lost = fate.after_repair + (fate.lost or 0)
-            yield Text(f"  not moved: {lost:,} {WOULD_LOSE}. {REPAIR}", "yellow")
+            yield from _warning(f"not moved: {lost:,} {WOULD_LOSE}. {REPAIR}")
         elif fate.kept in (NO_FOLDER, NO_GAIN, SQLITE_DAMAGED):
-            yield Text(f"  not moved: {fate.kept}", "yellow")
+            yield from _warning(f"not moved: {fate.kept}")
+
+
+def _warning(text: str, indent: int = 2) -> Iterator[Text]:
+    return wrapped(Text(text, "yellow"), indent, indent + 2)
 
 
 def _cost(fate: Fate) -> str:
@@ -108,7 +113,7 @@ def moved(result: QuarantineResult) -> Iterator[Text]:
     """What a quarantine did."""
     for fate in result.segments:
         if fate.moved_to:
-            yield Text(f"moved {fate.segment} to {fate.moved_to}")
+            yield from wrapped(f"moved {fate.segment} to {fate.moved_to}", 0, 2)
             yield _undo(result.path, fate.moved_to)
 
 
@@ -117,20 +122,20 @@ def restored(result: RestoreResult) -> Iterator[Text]:
     yield from _finished(result.finished)
     what = f"{result.quarantine} back as {result.segment}"
     if result.collection:
-        what += f", of collection {visible(result.collection)}"
+        what += f", of collection {foreign(result.collection)}"
     if result.done:
-        yield Text(f"put {what}")
+        yield from wrapped(f"put {what}", 0, 2)
         if result.displaced:
-            yield Text(f"  what was in its place is now {result.displaced}")
+            yield from wrapped(f"what was in its place is now {result.displaced}", 2, 4)
             yield _undo(result.path, result.displaced)
     elif result.lost_writes or result.lost_deletes:
-        yield Text(
+        yield from _warning(
             f"would be refused: {result.lost_writes:,} records written since, and"
             f" {result.lost_deletes:,} deleted since, are only in the folder that is there now",
-            "yellow",
+            0,
         )
     else:
-        yield Text(f"would put {what}")
+        yield from wrapped(f"would put {what}", 0, 2)
 
 
 def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
@@ -145,24 +150,26 @@ def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
         for grade, count in segment.grades.items():
             yield Text(f"  {count:12,} {grade:12} {MEANING[grade]}")
         if segment.refused:
-            yield Text(f"  not repaired: {visible(segment.refused)}", "yellow")
+            yield from _warning(f"not repaired: {foreign(segment.refused)}")
             if segment.salvage is not None:
-                yield Text(f"  {CHOICES}")
+                yield from wrapped(CHOICES, 2, 4)
             continue
-        yield from (Text(f"  {visible(step)}") for step in segment.steps())
+        for step in segment.steps():
+            yield from wrapped(foreign(step), 2, 4)
 
 
 def repaired(report: RepairReport) -> Iterator[Text]:
     """What a repair did."""
     path = visible(str(report.path))
     for segment in report.segments:
-        yield Text(f"repaired {visible(segment.collection.name)}, segment {segment.segment}")
+        what = f"repaired {foreign(segment.collection.name)}, segment {segment.segment}"
+        yield from wrapped(what, 0, 2)
         if segment.exported:
             yield Text(f"  the deleted records are in {visible(segment.exported)}")
         if segment.verified:
-            yield Text(f"  {VERIFIED[segment.verified]}")
+            yield from wrapped(VERIFIED[segment.verified], 2, 4)
         if segment.not_asked:
-            yield Text(f"  Chroma was not asked: {visible(segment.not_asked)}", "yellow")
+            yield from _warning(f"Chroma was not asked: {foreign(segment.not_asked)}")
         if segment.replaced and not segment.exported:  # no restore brings deleted records back
             yield _undo(report.path, segment.replaced)
     if report.after:
@@ -180,13 +187,14 @@ def exported(made: Export) -> Iterator[Text]:
 
 
 def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:
-    yield Text.assemble(
-        (visible(collection.name), "bold"),
-        (f"  ({visible(_where(collection))})", "dim"),
+    head = Text.assemble(
+        (foreign(collection.name), "bold"),
+        (f"  ({foreign(_where(collection))})", "dim"),
         "  ",
         (status, STATUS_STYLE[status]),
         f"  {', '.join(findings)}",
     )
+    yield from wrapped(head, 0, 4)
 
 
 def listing(found: Sequence[Manifest], unfinished: bool) -> Iterator[Text]:
@@ -199,15 +207,20 @@ def listing(found: Sequence[Manifest], unfinished: bool) -> Iterator[Text]:
         why = ", ".join(manifest.why) or "made room for a restored one"
         when = datetime.fromisoformat(manifest.time)
         yield Text(manifest.folder, "bold")
-        yield Text(f"  collection {visible(manifest.collection['name'])}, {size:,} bytes")
-        yield Text(f"  {when:%Y-%m-%d %H:%M:%S} UTC: {visible(why)}")
+        what = f"collection {foreign(manifest.collection['name'])}, {size:,} bytes"
+        yield from wrapped(what, 2, 4)
+        yield from wrapped(f"{when:%Y-%m-%d %H:%M:%S} UTC: {foreign(why)}", 2, 4)
 
 
 def _unfinished(unfinished: bool) -> Iterator[Text]:
     if unfinished:
-        yield Text("an earlier action was stopped half way; the next one that is not a dry run")
-        yield Text("finishes it, or takes it back, before it does anything else")
+        yield from wrapped(
+            "An earlier action was stopped half way. The next action that is not a dry run first"
+            " finishes it or takes it back.",
+            0,
+        )
 
 
 def _finished(lines: Sequence[str]) -> Iterator[Text]:
-    yield from (Text(f"{line}, which had been stopped", "yellow") for line in lines)
+    for line in lines:
+        yield from _warning(f"{foreign(line)}, which had been stopped", 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from rich.padding import Padding
 from rich.text import Text
 
+from hnswcheck.cli.layout import foreign, table, wrapped
 from hnswcheck.cli.terminal import visible
+from hnswcheck.findings import KEEP, NOTHING, REGISTRY
 from hnswcheck.report import Finding, Level, Pending, Report, SegmentReport, StoreReport
 
 STATUS_STYLE = {
@@ -19,11 +22,12 @@ STATUS_STYLE = {
     "damaged": "bold red",
 }
 SEVERITY_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
-MINUS = "-"
+#: What a page is made of.
+Line = Text | Padding
 NO_STORE = {"store-not-found", "not-a-chroma-store"}
 
 
-def lines(report: Report, quiet: bool = False) -> Iterator[Text]:
+def lines(report: Report, quiet: bool = False) -> Iterator[Line]:
     """A report; with ``quiet`` only the verdict of each store.
 
     Of a path that is no store there is nothing to show: its error said it all.
@@ -36,48 +40,52 @@ def lines(report: Report, quiet: bool = False) -> Iterator[Text]:
         yield _verdict(store)
 
 
-def _store(store: StoreReport) -> Iterator[Text]:
-    chroma = f"Chroma {store.chroma.line}, " if store.chroma else ""
+def _store(store: StoreReport) -> Iterator[Line]:
+    chroma = f"Chroma {foreign(store.chroma.line)}, " if store.chroma else ""
     many = f"{_count(len(store.segments), 'collection')}, " if store.chroma else ""
-    yield Text.assemble((visible(store.path), "bold"))
+    yield Text(visible(store.path), "bold")
     yield Text(f"  {chroma}{many}level {store.level}, {store.elapsed_seconds:.2f} s", "dim")
     for found in store.findings:
-        yield from _finding(found, "  ")
+        yield from _finding(found, 2)
     for segment in store.segments:
         yield Text()
         yield from _segment(segment, store.level)
+    yield from _what_to_do(store)
     yield Text()
 
 
-def _segment(segment: SegmentReport, level: Level) -> Iterator[Text]:
+def _segment(segment: SegmentReport, level: Level) -> Iterator[Line]:
     c = segment.collection
-    where = visible(f"{c.tenant}/{c.database}")
+    where = f"{foreign(c.tenant)}/{foreign(c.database)}"
     status = (segment.status, STATUS_STYLE[segment.status])
     dimension = f", {c.dimension} dimensions" if c.dimension else ""
-    details = (f"  ({where}{dimension}, {c.space})", "dim")
-    yield Text.assemble("  ", (visible(c.name), "bold"), details, "  ", status)
+    details = (f"  ({where}{dimension}, {foreign(c.space)})", "dim")
+    yield from wrapped(Text.assemble((foreign(c.name), "bold"), details, "  ", status), 2, 4)
     if segment.status != "empty":
         if segment.vector_segment:
-            yield Text(f"    segment {visible(segment.vector_segment)}", "dim")
-        yield from (Text("    " + line) for line in _account(segment, level))
+            yield Text(f"    segment {foreign(segment.vector_segment)}", "dim")
+        yield _ledger(segment, level)
+        for line in _sums(segment):
+            yield from wrapped(line, 4, 6)
     for found in segment.findings:
-        yield from _finding(found, "    ")
+        yield from _finding(found, 4)
 
 
-def _account(segment: SegmentReport, level: Level) -> Iterator[str]:
+def _ledger(segment: SegmentReport, level: Level) -> Padding:
     """Both accounts, as columns: what sqlite has, what the index has, and why they differ."""
     ledger = segment.ledger
-    pending = ledger.pending or Pending()
-    rows = [("on disk", ledger.records, ledger.index_ids)]
+    disk = (ledger.records, ledger.index_ids)
+    rows = [("", "sqlite", "index", ""), ("on disk", *map(_number, disk), "")]
     if level is not Level.PROBE:
         sides = (ledger.records_after_replay, ledger.index_ids_after_replay)
-        share = [_difference(a, b) for a, b in zip(sides, rows[0][1:], strict=True)]
-        rows += [("in the WAL", *share), ("after replay", *sides)]  # type: ignore[list-item]
-    yield f"{'':14}{'sqlite':>12}{'index':>12}"
-    for name, records, ids in rows:
-        signed = "+," if name == "in the WAL" else ","
-        note = _operations(pending) if name == "in the WAL" else ""
-        yield f"{name:14}{_number(records, signed):>12}{_number(ids, signed):>12}{note}"
+        share = [_number(_difference(a, b), "+,") for a, b in zip(sides, disk, strict=True)]
+        rows.append(("in the WAL", *share, _operations(ledger.pending or Pending())))
+        rows.append(("after replay", *map(_number, sides), ""))
+    return table(rows, ("left", "right", "right", "left"), (12, 12, 12, 0), 4)
+
+
+def _sums(segment: SegmentReport) -> Iterator[str]:
+    ledger = segment.ledger
     if ledger.missing is not None or ledger.phantom is not None:
         balance = "balances" if not (ledger.missing or ledger.phantom) else "does not balance"
         missing, phantom = _number(ledger.missing), _number(ledger.phantom)
@@ -97,7 +105,7 @@ def _account(segment: SegmentReport, level: Level) -> Iterator[str]:
     )
     found = [f"{count:,} {where}" for where, count in named if count]
     if found:
-        unknown = "" if sources.lost is not None else "; the rest cannot be told"
+        unknown = "" if sources.lost is not None else "; the rest is unknown"
         yield f"vectors: {', '.join(found)}{unknown}"
 
 
@@ -106,28 +114,68 @@ def _operations(pending: Pending) -> str:
         return ""
     named = (("add", pending.add), ("update", pending.update), ("upsert", pending.upsert))
     parts = [f"{n:,} {name}" for name, n in (*named, ("delete", pending.delete)) if n]
-    return f"   {_count(pending.total, 'operation')} not flushed yet: {', '.join(parts)}"
+    return f"{_count(pending.total, 'operation')} not flushed yet: {', '.join(parts)}"
 
 
-def _finding(found: Finding, indent: str) -> Iterator[Text]:
-    style = SEVERITY_STYLE[found.severity]
+def _finding(found: Finding, indent: int) -> Iterator[Text]:
     head = f"{found.count:,} {found.title}" if found.count != 1 else found.title
-    yield Text.assemble(indent, (found.severity, style), "  ", (found.id, "bold"), f"  {head}")
-    deep = indent + "    "
+    style = SEVERITY_STYLE[found.severity]
+    line = Text.assemble((found.severity, style), "  ", (found.id, "bold"), f"  {head}")
+    deep = indent + 4
+    yield from wrapped(line, indent, deep)
     if found.sample:
-        more = found.count - len(found.sample)
-        names = ", ".join(map(visible, found.sample))
-        yield Text(f"{deep}{names}{f' and {more:,} more' if more > 0 else ''}")
+        yield from wrapped(_sample(found), deep)
     facts = [
-        f"{what} {visible(_fact(value))}"
+        f"{what} {foreign(_fact(value))}"
         for what, value in (("expected", found.expected), ("found", found.found))
         if value is not None
     ]
     if facts:
-        yield Text(f"{deep}{', '.join(facts)}")
+        yield from wrapped(", ".join(facts), deep)
     if found.severity != "info":
-        yield Text(f"{deep}Chroma: {found.consequence}")
-        yield Text(f"{deep}Do: {found.remedy}")
+        yield from wrapped(f"Chroma: {found.consequence}", deep, deep + 2)
+
+
+def _sample(found: Finding) -> str:
+    if found.id in REGISTRY and REGISTRY[found.id].group == "graph":
+        return _grouped(found.sample)
+    more = found.count - len(found.sample)
+    names = ", ".join(map(foreign, found.sample))
+    return f"{names}{f' and {more:,} more' if more > 0 else ''}"
+
+
+def _grouped(places: Iterable[str]) -> str:
+    """Places of links, those of one level together.
+
+    >>> _grouped(["element 0, level 0", "element 3, level 0", "element 3, level 1"])
+    'level 0 of elements 0, 3; level 1 of element 3'
+    """
+    levels: dict[str, list[str]] = {}
+    for place in places:
+        element, _, level = place.removeprefix("element ").partition(", ")
+        levels.setdefault(level, []).append(element)
+    return "; ".join(
+        f"{level} of element{'s' if len(of) > 1 else ''} {', '.join(of)}"
+        for level, of in levels.items()
+    )
+
+
+def _what_to_do(store: StoreReport) -> Iterator[Text]:
+    """Each remedy once, whatever number of findings it is for; a copy comes first."""
+    remedies: dict[str, dict[str, None]] = {}
+    for found in store.all_findings:
+        remedy = " ".join(found.remedy.replace(KEEP, "").split())
+        if found.severity != "info" and remedy not in ("", NOTHING):
+            remedies.setdefault(remedy, {})[found.id] = None
+    steps = [f"{', '.join(ids)}: {remedy}" for remedy, ids in remedies.items()]
+    if store.verdict == "damaged":
+        steps.insert(0, KEEP)
+    if not steps:
+        return
+    yield Text()
+    yield Text("  What to do now", "bold")
+    for number, step in enumerate(steps, 1):
+        yield from wrapped(f"{f'{number}.':3} {step}", 4, 8)
 
 
 def _verdict(store: StoreReport) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,7 +15,10 @@ from hnswcheck.errors import OutputFailed
 from hnswcheck.formats.text import path_text
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.console import RenderableType
+
+WIDTH = 80
+TRAILING = re.compile(" +$", re.MULTILINE)
 
 
 def visible(text: str) -> str:
@@ -24,17 +28,28 @@ def visible(text: str) -> str:
     )
 
 
-def page(lines: Iterable[Text], colours: bool) -> str:
-    """Lines as they go to a terminal, or without colours to a file."""
+def page(lines: Iterable[RenderableType], colours: bool) -> str:
+    """Lines as they go to a terminal, or without colours to a file; the same words for both.
+
+    Lines of text stand as they are, tables fit into 80 columns.
+    """
     from rich.console import Console
+    from rich.text import Text
 
     written = io.StringIO()
     console = Console(
-        file=written, force_terminal=colours, highlight=False, markup=False, emoji=False
+        file=written,
+        force_terminal=colours,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=WIDTH,
+        height=25,  # rich asks the terminal for its width where one of the two is missing
+        legacy_windows=False,
     )
     for line in lines:
-        console.print(line, soft_wrap=True)
-    return written.getvalue()
+        console.print(line, soft_wrap=isinstance(line, Text))
+    return TRAILING.sub("", written.getvalue())
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -42,7 +57,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def show(lines: Iterable[Text], aside: bool = False) -> None:
+def show(lines: Iterable[RenderableType], aside: bool = False) -> None:
     """Write lines to stdout, or ``aside`` to stderr, where stdout is for machines."""
     if aside:
         with suppress(OSError, AttributeError):

@@ -78,6 +78,11 @@ def mounted(script: str) -> tuple[str, ...]:
 # --- Stores --------------------------------------------------------------------------------------
 
 
+def unwrapped(text: str) -> str:
+    """The words of a page, wherever its lines were broken."""
+    return " ".join(text.split())
+
+
 def unpack(name: str, target: Path) -> Path:
     """The persist directory of a fixture, unpacked below ``target``."""
     store = target / name

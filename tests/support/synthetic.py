@@ -687,3 +687,17 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def missing_after_the_first(count: int, prefix: str = "record") -> CollectionSpec:
+    """A collection of which sqlite has ``count`` records that the index lacks."""
+    names = [f"{prefix}-{number:04}" for number in range(count)]
+    return CollectionSpec(
+        name="docs",
+        segment=Segment(dimension=4, ids=["held"]),
+        records=[("held", 1), *((name, at + 2) for at, name in enumerate(names))],
+        # The purge keeps the last row.
+        wal=[WalRow(seq_id=count + 1, op=Op.DELETE, id="gone")],
+        watermark=count + 1,
+        metadata_watermark=count + 1,
+    )
