@@ -38,6 +38,29 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.fixture(scope="session")
+def chroma() -> None:
+    """What needs chromadb asks for this; so it is skipped where there is none, and marked."""
+    pytest.importorskip("chromadb", reason="the engine is the judge")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by what a test asks for, and begin with the slow files, so that none is left alone."""
+    for item in items:
+        wanted = getattr(item, "fixturenames", ())
+        if "chroma" in wanted:
+            item.add_marker("engine")
+        if "tracer" in wanted:
+            item.add_marker("crash")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("engine") is not None:
+        pytest.importorskip("chromadb", reason="the engine is the judge")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Workers have what their controller made, also where Ctrl-C is not for a background job."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

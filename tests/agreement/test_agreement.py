@@ -23,9 +23,8 @@ JOBS = 2
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def lab(chroma: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stores of all cases, and what the engine says of each."""
-    pytest.importorskip("chromadb", reason="the engine is the judge")
     directory = tmp_path_factory.mktemp("lab")
     options = Namespace(directory=directory, chroma_python=sys.executable, jobs=JOBS)
     agreement.make_all(CASES, options)

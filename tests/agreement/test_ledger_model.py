@@ -331,9 +331,9 @@ def play_in_engine(path: Path, calls: Sequence[Write]) -> None:
     subprocess.run(command, input=json.dumps(steps), text=True, check=True, timeout=120)
 
 
+@pytest.mark.usefixtures("chroma")
 @pytest.mark.parametrize("seed", range(4))
 def test_chroma_itself_leaves_what_the_model_says(seed: int, tmp_path: Path) -> None:
-    pytest.importorskip("chromadb")
     source = random.Random(seed)
     store = Store.new(NAMES[:2], sync_threshold=SYNC_THRESHOLD)
     for _ in range(3):

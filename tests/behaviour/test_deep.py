@@ -68,9 +68,9 @@ def test_a_search_that_meets_deleted_elements_only_misses_and_is_no_disagreement
     assert "second-reader-disagrees" not in kinds
 
 
+@pytest.mark.usefixtures("chroma")
 def test_lengths_whose_squares_float32_cannot_hold_are_no_damage(tmp_path: Path) -> None:
     """Chroma itself stores zeros, or something shorter."""
-    pytest.importorskip("chromadb", reason="it normalises them")
     store = tmp_path / "store"
     scales = ["1e-37", "1e-30", "1e-23", "1e-22", "1e-21", "1e-19", "1e18", "1e19", "1e22", "1e37"]
     play(store, *adds(10), space="cosine")
@@ -79,11 +79,11 @@ def test_lengths_whose_squares_float32_cannot_hold_are_no_damage(tmp_path: Path)
     assert found(rest(store)) <= {"searches-miss"}
 
 
+@pytest.mark.usefixtures("chroma")
 def test_the_last_row_of_a_purged_log_knows_the_folder_of_another_collection(
     tmp_path: Path,
 ) -> None:
     """The same ids under two models: labels, links and id map all agree."""
-    pytest.importorskip("chromadb", reason="it writes the two collections")
     store = tmp_path / "store"
     for collection in ("docs", "other"):
         steps = [("add", ids, [f"{id}-{collection}" for id in ids]) for _, ids, _ in adds(40)]
@@ -101,9 +101,9 @@ def test_the_last_row_of_a_purged_log_knows_the_folder_of_another_collection(
     ] * 2
 
 
+@pytest.mark.usefixtures("chroma")
 def test_an_add_that_chroma_ignored_is_not_expected_in_the_index(tmp_path: Path) -> None:
     """It is the last row of the log, and its record has another vector."""
-    pytest.importorskip("chromadb", reason="it ignores the add")
     store = tmp_path / "store"
     play(store, *adds(39), ("add", ["r7"], ["r7-ignored"]))
     with closing(sqlite3.connect(store / "chroma.sqlite3")) as database:

@@ -30,6 +30,7 @@ from hnswcheck.repairing.vector_cache import (
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 chromadb = pytest.importorskip("chromadb", reason="it keeps the functions")
+pytestmark = pytest.mark.usefixtures("chroma")
 
 import embedders  # noqa: E402
 from embedders import (  # noqa: E402

@@ -21,7 +21,7 @@ from stores import rest, segment_folders
 import hnswcheck
 from hnswcheck.formats.header import parse_header
 
-pytest.importorskip("chromadb", reason="the histories are played live")
+pytestmark = pytest.mark.usefixtures("chroma")
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
 NEW = [f"n{n}" for n in range(6)]

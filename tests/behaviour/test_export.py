@@ -143,8 +143,8 @@ def written(ids: str, **more: object) -> dict[str, object]:
     return {"ids": list(ids), "embeddings": [[ord(i), 1.0] for i in ids], **more}
 
 
+@pytest.mark.usefixtures("chroma")
 def test_documents_that_are_only_in_the_log_are_exported(tmp_path: Path) -> None:
-    pytest.importorskip("chromadb", reason="the engine says what the records are")
     store, earlier = tmp_path / "store", tmp_path / "earlier"
     plain = [{"n": 1, "gone": True}, {"x": 1.5}, {"s": "text"}, {"n": 4}, {"n": 5}]
     chroma(store, ("add", written("abcde", documents=list("ABCDE"), metadatas=plain)))

@@ -186,8 +186,8 @@ print(json.dumps([seen, len(pids)]))
 """
 
 
+@pytest.mark.usefixtures("chroma")
 def test_a_client_can_be_given_and_nothing_stale_is_said(sound: Path) -> None:
-    pytest.importorskip("chromadb")
     done = subprocess.run(
         [sys.executable, "-c", BESIDE_A_CLIENT, str(sound)],
         capture_output=True,
@@ -473,6 +473,7 @@ def test_quarantine_damaged_moves_what_loses_nothing_and_says_what_and_why(
     assert hnswcheck.quarantine_damaged(store) == []
 
 
+@pytest.mark.usefixtures("chroma")
 def test_quarantine_damaged_comes_to_rest(tmp_path: Path) -> None:
     """What a move does not better is not moved at each start."""
     store = rest(unpack(LOSSLESS, tmp_path))
@@ -480,8 +481,6 @@ def test_quarantine_damaged_comes_to_rest(tmp_path: Path) -> None:
         connection.execute("DELETE FROM embeddings_queue WHERE seq_id <= 20")
     rest(store)
     assert len(hnswcheck.quarantine_damaged(store, accept_loss=True)) == 1
-    chroma = pytest.importorskip("chromadb")
-    assert chroma
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", WRITES, str(store)], env=environment(), timeout=60, check=False

@@ -118,7 +118,6 @@ def writer(
     store: Path, seed: int = SEED, *, steady: bool = False
 ) -> Iterator[subprocess.Popen[str]]:
     """A process that writes to ``store`` until its stdin is closed."""
-    pytest.importorskip("chromadb")
     mode = "steady" if steady else "come-and-go"
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(store), str(seed), mode],
@@ -170,6 +169,7 @@ def assert_sound(store: Path, expected: dict[str, int]) -> None:
     assert {name: records[name] for name in expected} == expected
 
 
+@pytest.mark.usefixtures("chroma")
 def test_audits_beside_a_writer_are_right_or_undecided_and_no_write_fails(tmp_path: Path) -> None:
     store = tmp_path / "store"
     seen: Counter[str] = Counter()
@@ -212,6 +212,7 @@ def undeniable(store: Path, level: str) -> Iterator[str]:
         yield segment.status
 
 
+@pytest.mark.usefixtures("chroma")
 def test_a_writer_that_is_paused_anywhere_does_not_upset_an_audit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +239,7 @@ def test_a_writer_that_is_paused_anywhere_does_not_upset_an_audit(
     assert_sound(store, expected)
 
 
+@pytest.mark.usefixtures("chroma")
 def test_a_killed_writer_leaves_a_store_of_which_every_audit_says_the_same(tmp_path: Path) -> None:
     def audited(trial: int) -> str:
         store = tmp_path / f"store-{trial}"
@@ -417,6 +419,7 @@ def test_an_audit_apart_without_a_python_is_undecided(
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="no /proc/locks here")
+@pytest.mark.usefixtures("chroma")
 def test_an_audit_keeps_the_locks_of_a_client_in_its_process(tmp_path: Path) -> None:
     pytest.importorskip("chromadb_rust_bindings")
     store = unpack(LAGGING, tmp_path)

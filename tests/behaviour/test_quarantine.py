@@ -95,8 +95,7 @@ def test_the_corpus_has_what_others_have_taken_for_damage(stays: Mapping[str, St
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    pytest.importorskip("chromadb")
+def engine(chroma: object) -> Iterator[Engine]:
     with an_engine() as found:
         yield found
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from moving import clear_line, dump, edit, segment_of, unmoved
-from others import CHROMA, EXCLUSIVE, IMMEDIATE, OPEN, OTHERS, READING, another
+from others import EACH_OF_THEM, EXCLUSIVE, IMMEDIATE, OPEN, OTHERS, READING, another
 from stores import PROGRAM, SOUND, environment, in_a_mount_namespace, mounted, run, snapshot, unpack
 
 import hnswcheck
@@ -498,12 +498,10 @@ def test_on_a_full_disk_all_of_it_is_done_or_nothing(action: str, tmp_path: Path
 # --- Others --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("who", OTHERS)
+@pytest.mark.parametrize("who", EACH_OF_THEM)
 def test_whoever_has_the_store_open_is_named_and_nothing_is_moved(
     who: str, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if OTHERS[who] is CHROMA:
-        pytest.importorskip("chromadb")
     (fate,) = hnswcheck.quarantine(store, accept_loss=True).segments
     assert fate.moved_to
     shutil.copytree(store / fate.moved_to, store / fate.segment)
@@ -576,8 +574,8 @@ assert docs.count() == count + 1
 """
 
 
+@pytest.mark.usefixtures("chroma")
 def test_a_client_in_this_process_is_refused_and_goes_on_working(store: Path) -> None:
-    pytest.importorskip("chromadb")
     folders = [path.name for path in store.iterdir() if path.is_dir()]
     done = subprocess.run(
         [sys.executable, "-c", IN_THIS_PROCESS, str(store)],

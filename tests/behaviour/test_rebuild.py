@@ -228,6 +228,7 @@ def chroma_of(version: str, scratch: Path) -> Iterator[Chroma]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.usefixtures("chroma")
 def test_chroma_finds_what_was_rebuilt(version: str, tmp_path: Path) -> None:
     counts = (fewest(version), 3, 1000) if version == HERE else (fewest(version), 1000)
     shapes = [(n, d) for n in counts for d in (1, 8, 384)] + [(5000, 8)]
@@ -245,6 +246,7 @@ def test_chroma_finds_what_was_rebuilt(version: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.usefixtures("chroma")
 def test_chroma_goes_on_writing(version: str, tmp_path: Path) -> None:
     contents = [data(space, 120, 8) for space in SPACES] + [data("cosine", fewest(version), 8)]
     store = tmp_path / "store"
@@ -259,6 +261,7 @@ def test_chroma_goes_on_writing(version: str, tmp_path: Path) -> None:
             assert judgement.records == len(each.vectors)
 
 
+@pytest.mark.usefixtures("chroma")
 def test_a_later_chroma_takes_over_what_was_rebuilt_for_an_earlier(tmp_path: Path) -> None:
     contents = [data(space, 1000, 8) for space in SPACES]
     store = tmp_path / "store"
@@ -275,6 +278,7 @@ def test_a_later_chroma_takes_over_what_was_rebuilt_for_an_earlier(tmp_path: Pat
         assert not oracle.judge(store, contents[0].name).broken
 
 
+@pytest.mark.usefixtures("chroma")
 def test_recall_is_that_of_chroma(tmp_path: Path) -> None:
     """Searches with few candidates show how good a graph is; two of equal worth differ by 0.01."""
     contents = [data(space, 5000, 32, search_ef=10, searches=500) for space in ("l2", "cosine")]
@@ -289,6 +293,7 @@ def test_recall_is_that_of_chroma(tmp_path: Path) -> None:
     assert np.mean(new) >= np.mean(old) - 0.02
 
 
+@pytest.mark.usefixtures("chroma")
 def test_vectors_of_any_length_come_back_under_cosine(tmp_path: Path) -> None:
     each = data("cosine", 40, 8)
     each.vectors[:30] *= np.float32(10) ** np.linspace(-37, 37, 30, dtype=np.float32)[:, None]

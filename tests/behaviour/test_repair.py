@@ -200,11 +200,11 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.usefixtures("chroma")
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_row_that_cannot_be_read_costs_no_other_record_its_vector(
     name: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("chromadb", reason="the engine is the judge")
     store, grade = rest(unpack(name, tmp_path)), UNREADABLE[name]
     report = hnswcheck.repair(store, leave_unindexed=True)
     (segment,) = report.segments
@@ -436,12 +436,12 @@ def python_of(version: str) -> str:
     return str(Path(environments, f"c{version}", "bin", "python"))
 
 
+@pytest.mark.usefixtures("chroma")
 @pytest.mark.parametrize("name", LINES)
 def test_chroma_reads_searches_writes_and_flushes_what_was_repaired_for_it(
     name: str, tmp_path: Path
 ) -> None:
     """In four phases, each in a fresh process: see tests/support/oracle.py."""
-    pytest.importorskip("chromadb", reason="the engine is the judge")
     python = python_of(name.split("-", maxsplit=1)[0])
     store = rest(unpack(name, tmp_path))
     for links in store.glob("*/link_lists.bin"):

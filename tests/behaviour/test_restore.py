@@ -55,8 +55,7 @@ def new(count: int, prefix: str = "new") -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    pytest.importorskip("chromadb")
+def engine(chroma: object) -> Iterator[Engine]:
     with an_engine() as found:
         yield found
 

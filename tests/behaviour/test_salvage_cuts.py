@@ -37,7 +37,7 @@ from hnswcheck.store.collection_view import read_collection_views
 from hnswcheck.store.schema import read_schema
 from hnswcheck.store.view import open_store
 
-pytest.importorskip("chromadb", reason="the engine says what the vectors are")
+pytestmark = pytest.mark.usefixtures("chroma")
 
 PLAYED = SUPPORT / "played.py"
 DIMENSION = 8

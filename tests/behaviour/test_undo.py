@@ -14,7 +14,7 @@ from stores import environment, rest, segment_folders
 
 import hnswcheck
 
-pytest.importorskip("chromadb", reason="the histories are played live")
+pytestmark = pytest.mark.usefixtures("chroma")
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
 OTHERS = """

@@ -27,7 +27,7 @@ from hnswcheck.store.database import DATABASE
 from hnswcheck.store.view import open_store
 
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
-pytest.importorskip("chromadb", reason="the engine is the judge")
+pytestmark = pytest.mark.usefixtures("chroma")
 
 WHOLE = "1.5.9-damaged-header-zeroed"
 LOSSY = "1.5.9-damaged-folder-older"

@@ -317,8 +317,7 @@ def test_where_nothing_can_be_written_any_more_the_next_run_finishes(
 
 
 @pytest.fixture(scope="module")
-def oracle() -> Iterator[Oracle]:
-    pytest.importorskip("chromadb")
+def oracle(chroma: object) -> Iterator[Oracle]:
     with closing(Oracle(sys.executable)) as judge:
         yield judge
 
@@ -382,10 +381,10 @@ for found in client.list_collections():
 """
 
 
+@pytest.mark.usefixtures("chroma")
 def test_what_chroma_made_between_a_kill_and_the_next_run_is_left_alone(
     tracer: Path, workers: ProcessPoolExecutor, tmp_path: Path
 ) -> None:
-    pytest.importorskip("chromadb")
     base, action = unpack(UNPURGED, tmp_path), Action("quarantine")
     case = Case(tracer, action, base, tmp_path / "copies")
     case.scratch.mkdir()

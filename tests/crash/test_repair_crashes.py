@@ -52,7 +52,7 @@ from crashes import (
 )
 from moving import Dump, dump, edit
 from oracle import Oracle
-from others import CHROMA, OTHERS, another
+from others import EACH_OF_THEM, OTHERS, another
 from stores import (
     PROGRAM,
     Trace,
@@ -402,10 +402,10 @@ def test_a_signal_at_any_call_leaves_the_store_before_or_after_and_nothing_else(
 # --- The engine ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("chroma")
 def test_the_engine_is_content_with_what_was_repaired_after_a_kill(
     tracer: Path, workers: ProcessPoolExecutor, tmp_path: Path
 ) -> None:
-    pytest.importorskip("chromadb")
     what = prepared(DAMAGED, tracer, workers, tmp_path)
     numbers = (what.number_of("fsync", LEVEL0), what.number_of("rename", nth=3), committing(what))
     with closing(Oracle(sys.executable)) as oracle:
@@ -582,12 +582,10 @@ def test_a_module_that_cannot_be_imported_is_wrong_use(content: str, tmp_path: P
     assert snapshot(store) == before
 
 
-@pytest.mark.parametrize("who", OTHERS)
+@pytest.mark.parametrize("who", EACH_OF_THEM)
 def test_whoever_has_the_store_open_is_named_and_nothing_is_repaired(
     who: str, tmp_path: Path
 ) -> None:
-    if OTHERS[who] is CHROMA:
-        pytest.importorskip("chromadb")
     store = damaged(READABLE, tmp_path)
     with another(OTHERS[who], store) as process:
         before = snapshot(store)

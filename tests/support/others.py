@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from stores import environment
 
 IMMEDIATE = """
@@ -51,6 +52,10 @@ OTHERS = {
     "has the database open by another name": HARD_LINK,
     "is Chroma": CHROMA,
 }
+EACH_OF_THEM = [
+    pytest.param(who, marks=[pytest.mark.engine] if code is CHROMA else [])
+    for who, code in OTHERS.items()
+]
 
 
 @contextmanager
