@@ -16,6 +16,8 @@ import agreement
 import faults
 import repair
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted(faults.REPEATABLE)  # the faults that come out the same every time
 CASES = [agreement.Case(name, seed) for seed in range(10_000, 10_008) for name in NAMES]
 REPAIRED = [case for case in CASES if case.seed < 10_002]

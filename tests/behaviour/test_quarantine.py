@@ -40,6 +40,8 @@ from stores import expectation, snapshot, unpack
 
 import hnswcheck
 
+pytestmark = pytest.mark.slow
+
 NAME = re.compile(r"(?P<segment>[0-9a-f-]{36})\.quarantined-(?P<time>\d{8}T\d{6}Z)-[1-9]\d*")
 LAB_SEEDS = range(24)
 LEFT_BY_THE_DEAD = {"chroma.sqlite3-journal", "hnswcheck.journal", "hnswcheck.journal.new"}

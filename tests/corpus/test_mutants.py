@@ -38,6 +38,8 @@ from hnswcheck import errors, isolation
 from hnswcheck.findings import REGISTRY
 from hnswcheck.store import view
 
+pytestmark = pytest.mark.slow
+
 #: Modules and functions of other levels than standard, which is the one that is compared here.
 OTHER_LEVELS = {
     "auditing.runner._Audit._check_sqlite",

@@ -50,6 +50,8 @@ from stores import environment, one_line, run, snapshot, unpack
 import hnswcheck
 from hnswcheck.changes.procedure import settle
 
+pytestmark = pytest.mark.slow
+
 #: Two damaged segments, of which a quarantine moves both only if the loss is accepted.
 TWO_DAMAGED = "1.5.9-damaged-folders-of-unlike-exchanged"
 #: Two collections whose folders are each other's: moved aside, each holds what the other needs.

@@ -74,6 +74,8 @@ from hnswcheck.progress import silent
 from hnswcheck.repairing.choices import Choices
 from hnswcheck.repairing.repair import carry_out, plan_repair
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 
 #: The vectors of 88 records are in the segment and in the WAL.

@@ -35,6 +35,8 @@ from synthetic import CollectionSpec, Op, Segment, WalRow, write_store
 import hnswcheck
 from hnswcheck.formats.id_map import IdMap, Pairs, decode_id_map
 
+pytestmark = pytest.mark.slow
+
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 LEVELS = ("probe", "standard")
 SECONDS = 30
