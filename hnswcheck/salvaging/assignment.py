@@ -47,7 +47,7 @@ def proofs_of(w: Witness) -> Iterator[FolderProof]:
         if id_map.problem is None:
             id_map, disputed = reconciled(id_map, w.folder.elements, w.records.ids)
         proof = by_id_map(w, id_map, disputed)
-        unsure = proof.moment is None or proof.inferred.any()
+        unsure = proof.moment is None or proof.disputed.any()
         if w.is_own and unsure and id_map.problem is None:
             proof = despite(w, id_map) or proof
         certain = proof.moment is not None

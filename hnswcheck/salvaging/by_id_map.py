@@ -85,7 +85,7 @@ def by_id_map(w: Witness, id_map: IdMap, disputed: Flags) -> FolderProof:
         belongs=not newer and w.belongs(element, mapped, whole_account),
         moment=moment,
         covered=covered,
-        inferred=flagged(disputed, at),
+        disputed=flagged(disputed, at),
     )
 
 

@@ -33,7 +33,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         return None
     numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
     element = find_labels(labels, numbers)
-    alike, inferred = np.zeros(len(numbers), bool), np.zeros(len(numbers), bool)
+    alike, disputed = np.zeros(len(numbers), bool), np.zeros(len(numbers), bool)
     if id_map is not None:
         pairs = id_map.id_to_label
         likeness = w.likeness(
@@ -41,7 +41,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         )
         if likeness is None:
             return None
-        inferred = likeness[1]
+        disputed = likeness[1]
         whole = id_map.problem is None and not folder.beyond
         if whole and id_map.total_elements_added == len(labels):
             alike = likeness[0]
@@ -59,7 +59,7 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         belongs=True,
         moment=None,
         covered=False,
-        inferred=inferred,
+        disputed=disputed,
     )
 
 

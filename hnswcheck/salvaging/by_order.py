@@ -80,5 +80,7 @@ def by_order(w: Witness, order: Order, disputed: Flags | None = None) -> FolderP
         belongs=True,
         moment=order.moment,
         covered=True,
-        inferred=np.full(len(element), not order.sure) if disputed is None else disputed,
+        guessed=np.full(len(element), not order.sure),
+        disputed=disputed,
+        by_order=True,
     )

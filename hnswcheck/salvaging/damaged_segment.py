@@ -12,7 +12,7 @@ import numpy as np
 from hnswcheck.formats.arrays import Flags, Floats, Ints, Labels
 from hnswcheck.formats.header import Header, shaped
 from hnswcheck.formats.id_map import IdMap, Pairs
-from hnswcheck.formats.labels import find_labels
+from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.level0 import Elements, read_vectors
 from hnswcheck.formats.segment_files import LENGTH, LEVEL0
 from hnswcheck.store.catalog import Collection
@@ -58,6 +58,17 @@ class Folder:
     relabelled: Flags
     pages_lost: bool
     room: int
+
+    @property
+    def label_twice(self) -> Flags:
+        """bool (held,): another element carries the same label, or did until it was righted.
+
+        An index lacks one label if damage changed one: the changed one is then impossible, which
+        leaves one element to right, or it is another's, which leaves two.
+        """
+        labels = self.elements.labels
+        twice = np.isin(labels, repeated_labels(labels))
+        return twice | self.relabelled if np.count_nonzero(self.relabelled) > 1 else twice
 
     def vectors(self, elements: Ints) -> Floats:
         """float32 (k, dimension): vectors of some elements, as they were added."""

@@ -156,7 +156,9 @@ class Witness:
         belongs: bool,
         moment: int | None,
         covered: bool,
-        inferred: Flags | None = None,
+        guessed: Flags | None = None,
+        disputed: Flags | None = None,
+        by_order: bool = False,
     ) -> FolderProof:
         """All that is known once each record has its element: see :class:`FolderProof`."""
         folder = self.folder
@@ -164,21 +166,25 @@ class Witness:
         scaleless = flagged(self.flaws.scaleless, element)
         if self.flaws.norms_lost:
             scaleless |= ~only_made(self.records, self.log)
+        none = np.zeros(len(element), bool)
         return FolderProof(
-            element,
-            flagged(folder.elements.tombstoned, element),
-            flagged(self.flaws.doubtful, element),
-            damaged,
-            scaleless,
-            mapped,
-            whole_map,
-            strangers,
-            mixed,
-            belongs,
-            moment,
-            covered,
-            self._after(np.where(damaged, -1, element)),
-            np.zeros(len(element), bool) if inferred is None else inferred,
+            element=element,
+            tombstoned=flagged(folder.elements.tombstoned, element),
+            doubtful=flagged(self.flaws.doubtful, element),
+            damaged=damaged,
+            label_twice=flagged(folder.label_twice, element),
+            scaleless=scaleless,
+            mapped=mapped,
+            whole_map=whole_map,
+            strangers=strangers,
+            mixed=mixed,
+            belongs=belongs,
+            moment=moment,
+            covered=covered,
+            after=self._after(np.where(damaged, -1, element)),
+            guessed=none if guessed is None else guessed,
+            disputed=none if disputed is None else disputed,
+            by_order=by_order,
         )
 
     def _after(self, element: Ints) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hnswcheck.formats.arrays import Flags, Ints
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FolderProof:
     """What is known of a folder, laid beside the records.
 
@@ -16,6 +16,7 @@ class FolderProof:
         tombstoned: bool (n,): that element is marked deleted.
         doubtful: bool (n,): damage that changed labels may have reached it.
         damaged: bool (n,): its vector cannot be what Chroma stored.
+        label_twice: bool (n,): another element carries the label, or did before it was righted.
         scaleless: bool (n,): only the direction of its vector is known, under cosine.
         mapped: bool (n,): the folder's id map names the record.
         whole_map: the id map was read to its end, so a record that it lacks was made later.
@@ -26,13 +27,16 @@ class FolderProof:
         moment: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
         after: an operation that it certainly reflects; 0 if none is known.
-        inferred: bool (n,): that this element is the record's was only inferred.
+        guessed: bool (n,): the element follows from the order of the records, unconfirmed.
+        disputed: bool (n,): the id map contradicts itself, or the order, about the element.
+        by_order: the elements follow from the order of the records, not from an id map.
     """
 
     element: Ints
     tombstoned: Flags
     doubtful: Flags
     damaged: Flags
+    label_twice: Flags
     scaleless: Flags
     mapped: Flags
     whole_map: bool
@@ -42,4 +46,6 @@ class FolderProof:
     moment: int | None
     covered: bool
     after: int
-    inferred: Flags
+    guessed: Flags
+    disputed: Flags
+    by_order: bool

@@ -12,43 +12,52 @@ import numpy as np
 
 from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.salvaging.folder_assignment import FolderProof
-from hnswcheck.salvaging.grade import NEVER, Grade, Grades
+from hnswcheck.salvaging.grade import NEVER, Grade
 from hnswcheck.salvaging.log_evidence import LogProof
+from hnswcheck.salvaging.reason import Judged, Reason
 from hnswcheck.store.records import Records
 
 
-def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Grades:
-    """uint8 (n,): how good the folder's vector of each record is."""
+def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Judged:
+    """How good the folder's vector of each record is, and why."""
     there = (folder.element >= 0) & ~folder.damaged
-    grades: Grades = np.zeros(len(there), np.uint8)
+    judged = Judged.nowhere(len(there))
+    judged.give((folder.element >= 0) & folder.damaged, Reason.VECTOR_DAMAGED)
     if folder.mixed:
-        grades[there] = Grade.SUSPECT
-        return grades
+        judged.give(there, Reason.HISTORIES_MIXED)
+        judged.give(there & folder.label_twice, Reason.LABEL_TWICE)
+        return judged
     if folder.moment is not None:
-        grades[there] = Grade.OUTDATED
         current = records.seq_ids <= folder.moment
-        grades[there & (current | (folder.covered & ~log.obscure))] = Grade.PROVEN
+        judged.give(there, Reason.WRITTEN_SINCE)
+        sure = Reason.ORDER_CONFIRMED if folder.by_order else Reason.IDS_AGREE
+        judged.give(there & (current | (folder.covered & ~log.obscure)), sure)
     else:
-        grades[there] = Grade.UNCONFIRMED
+        judged.give(there, Reason.NO_EVIDENCE)
         # The folder is older than every record that was made after it ...
         lacking = ~folder.mapped & folder.whole_map
         later = lacking & ~begun_anew(folder.mapped, records)
         if folder.strangers and not later.any():  # or it is newer than sqlite
-            return grades
+            judged.give(there, Reason.FOLDER_NEWER)
+            return judged
         before = int(made_by(records)[later].min(initial=NEVER))
         # ... and no older than any that it has, unless that was made again since. In one history.
         after = int(made_from(records, log)[there].max(initial=0))
         if after >= before:
-            grades[there] = Grade.SUSPECT
-            return grades
-        grades[there & (records.seq_ids >= before)] = Grade.OUTDATED
+            judged.give(there, Reason.HISTORIES_MIXED)
+            return judged
+        judged.give(there & (records.seq_ids >= before), Reason.WRITTEN_SINCE)
         if folder.belongs:
-            sure = (records.seq_ids <= folder.after) | only_made(records, log)
-            grades[there & sure] = Grade.PROVEN
-    grades[there & folder.scaleless & (grades == Grade.PROVEN)] = Grade.UNCONFIRMED
-    grades[folder.inferred & (grades == Grade.PROVEN)] = Grade.INFERRED
-    grades[there & (folder.tombstoned | folder.doubtful)] = Grade.SUSPECT
-    return grades
+            judged.give(there & (records.seq_ids <= folder.after), Reason.FOLDER_NOT_OLDER)
+            judged.give(there & only_made(records, log), Reason.NEVER_CHANGED)
+    proven = judged.grades == Grade.PROVEN
+    judged.give(proven & folder.scaleless, Reason.LENGTH_UNKNOWN)
+    judged.give(proven & ~folder.scaleless & folder.guessed, Reason.BY_ORDER)
+    judged.give(proven & ~folder.scaleless & folder.disputed, Reason.ID_MAP_DISPUTED)
+    judged.give(there & folder.doubtful, Reason.DAMAGE_NEAR)
+    judged.give(there & folder.tombstoned, Reason.DELETE_MARK)
+    judged.give(there & folder.doubtful & folder.label_twice, Reason.LABEL_TWICE)
+    return judged
 
 
 def only_made(records: Records, log: LogProof) -> Flags:

@@ -9,7 +9,8 @@ import numpy as np
 
 from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.strings import find
-from hnswcheck.salvaging.grade import NEVER, Grade, Grades
+from hnswcheck.salvaging.grade import NEVER, Grades
+from hnswcheck.salvaging.reason import Judged, Reason, Reasons
 from hnswcheck.store.records import Records
 from hnswcheck.store.wal import WalRow
 
@@ -21,6 +22,7 @@ class LogProof:
     Attributes:
         seq_ids: int64 (n,): the row that holds its last vector; 0 where the log has none.
         grades: uint8 (n,): how sure it is that this row took effect.
+        reasons: uint8 (n,): why, each a :class:`Reason`.
         made: int64 (n,): the operation that made the record; 0 where that is not known.
         ever: bool (n,): no record had this id before.
         obscure: bool (n,): a row that nobody can read may have written its last vector.
@@ -28,6 +30,7 @@ class LogProof:
 
     seq_ids: Ints
     grades: Grades
+    reasons: Reasons
     made: Ints
     ever: Flags
     obscure: Flags
@@ -76,7 +79,7 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
                 history.exists = True
         _follow(history, row)
     seq_ids, made = np.zeros(len(records.ids), np.int64), np.zeros(len(records.ids), np.int64)
-    grades: Grades = np.zeros(len(records.ids), np.uint8)
+    judged = Judged.nowhere(len(records.ids))
     obscure = np.zeros(len(records.ids), bool)
     untouched = records.seq_ids <= accounted
     untouched[list(at.values())] = False
@@ -87,8 +90,8 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
         obscure[place] = history.obscure
         if history.vector:
             seq_ids[place] = history.vector
-            grades[place] = Grade.PROVEN if history.sure else Grade.UNCONFIRMED
-    return LogProof(seq_ids, grades, made, untouched, obscure)
+            judged.give(place, Reason.IN_LOG if history.sure else Reason.ADD_UNCERTAIN)
+    return LogProof(seq_ids, judged.grades, judged.reasons, made, untouched, obscure)
 
 
 def _follow(history: _History, row: WalRow) -> None:

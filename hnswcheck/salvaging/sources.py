@@ -25,6 +25,7 @@ from hnswcheck.salvaging.folder_assignment import FolderProof
 from hnswcheck.salvaging.grade import Grade, Grades
 from hnswcheck.salvaging.grading import judge_folder
 from hnswcheck.salvaging.log_evidence import read_log
+from hnswcheck.salvaging.reason import Judged, Reason, Reasons
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.manifest import from_text, manifests_of
@@ -45,6 +46,7 @@ class Salvage:
     Attributes:
         records: the records after replay.
         grades: uint8 (n,): of the best source, a :class:`Grade`.
+        reasons: uint8 (n,): why, each a :class:`Reason`.
         sources: int8 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
         at: int64 (n,): the seq_id in the log, or the element in the folder.
         folders: the segment's own first.
@@ -59,6 +61,7 @@ class Salvage:
 
     records: Records
     grades: Grades
+    reasons: Reasons
     sources: np.ndarray[tuple[int], np.dtype[np.int8]]
     at: Ints
     folders: tuple[Folder, ...]
@@ -73,6 +76,12 @@ class Salvage:
     def count(self, grade: Grade) -> int:
         """How many records have no better vector than one of this grade."""
         return int(np.count_nonzero(self.grades == grade))
+
+    def reasons_of(self, grade: Grade) -> dict[Reason, int]:
+        """How many records have their best vector of this grade for each reason, the most first."""
+        counts = np.bincount(self.reasons[self.grades == grade]).tolist()
+        found = {Reason(number): count for number, count in enumerate(counts) if count}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def source_name(self, index: int) -> str:
         """Where the vector of a record comes from."""
@@ -124,14 +133,14 @@ def salvage(database: Database, target: CollectionView) -> Salvage:
     settled[list(find({row.id for row in pending}, records.ids).values())] = False
     again = _numbered_again(stored, rows, target.highest)
     log = read_log(records, rows, 0 if again else history.accounted, history.complete and not again)
-    grades, at = log.grades.copy(), log.seq_ids.copy()
-    sources = np.where(grades > 0, LOG, NOWHERE).astype(np.int8)
+    judged, at = Judged(log.grades, log.reasons).copy(), log.seq_ids.copy()
+    sources = np.where(judged.grades > 0, LOG, NOWHERE).astype(np.int8)
     folders: list[Folder] = []
     proofs: list[FolderProof | None] = []
     unread: list[Path] = []
     best = _accepted(target, records)
     for path in (target.folder, *target.aside):
-        if folders and (grades == Grade.PROVEN).all():
+        if folders and (judged.grades == Grade.PROVEN).all():
             break
         try:
             opened = open_remains(path, c, target.settings) if path else None
@@ -147,17 +156,19 @@ def salvage(database: Database, target: CollectionView) -> Salvage:
         except (FormatError, OSError) as error:
             raise StoreChanged(f"a file changed while it was read: {error}") from error
         for proof in found_by:
-            found = np.minimum(judge_folder(proof, records, log), best)
+            found = judge_folder(proof, records, log)
+            found.cap(best, Reason.ACCEPTED_BEFORE)
             if again:  # what is of when is not known, then
-                found = np.minimum(found, np.uint8(Grade.UNCONFIRMED))
-            better = found > grades
-            grades[better], sources[better] = found[better], len(folders) + FIRST_FOLDER
+                found.cap(Grade.UNCONFIRMED, Reason.NUMBERED_AGAIN)
+            better = judged.improve(found)
+            sources[better] = len(folders) + FIRST_FOLDER
             at[better] = proof.element[better]
         folders.append(folder)
         proofs.append(_together(found_by))
     return Salvage(
         records,
-        grades,
+        judged.grades,
+        judged.reasons,
         sources,
         at,
         tuple(folders),
