@@ -130,7 +130,7 @@ class Worker:
 
 
 def unproven(segment: SegmentRepair) -> set[str]:
-    return {id for id, _, grade in segment.records() if grade != "proven"}
+    return {record.id for record in segment.records() if record.grade != "proven"}
 
 
 def broken_stores(directory: Path, cases: Sequence[agreement.Case]) -> Iterator[Path]:

@@ -48,7 +48,7 @@ app.command(epilog=audit.EXAMPLES)(audit.audit)
 app.command(epilog=change.QUARANTINE_EXAMPLES)(change.quarantine)
 app.command(epilog=change.RESTORE_EXAMPLES)(change.restore)
 app.command(epilog=repair.EXAMPLES)(repair.repair)
-app.command(epilog=repair.SALVAGE_EXAMPLES)(repair.salvage)
+app.command(epilog=repair.SALVAGE_EXAMPLES, cls=repair.SalvageCommand)(repair.salvage)
 app.command(epilog="Examples:\n\n  hnswcheck explain\n\n  hnswcheck explain records-missing")(
     explain.explain
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from hnswcheck.cli.terminal import visible
 from hnswcheck.repairing.repair import RepairReport
 from hnswcheck.report import CollectionInfo
 from hnswcheck.salvaging.export import Export
+from hnswcheck.salvaging.grade import Grade
+from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.manifest import Manifest
 
 REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves it all the same."
@@ -34,16 +36,6 @@ CHOICES = (
     " collection's own function, --embed-with MODULE:FUNCTION by another, --leave-unindexed leaves"
     " records without an acceptable vector out of the index, --drop-records deletes them"
 )
-#: What each grade says of the best vector of a record.
-MEANING = {
-    "proven": "the record's own",
-    "inferred": "by an id map that was put together from the order of the records",
-    "unconfirmed": "nothing speaks for it or against it",
-    "outdated": "from before the last operation on the record",
-    "suspect": "of a mixed, deleted or possibly damaged element",
-    "lost": "nowhere",
-}
-
 #: How a new index was verified.
 VERIFIED = {
     "none": "not verified: neither its vectors were audited, nor was Chroma asked",
@@ -147,8 +139,9 @@ def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
     for segment in report.segments:
         yield from _head(segment.collection, segment.status, segment.findings)
         yield Text(f"  segment {segment.segment}", "dim")
-        for grade, count in segment.grades.items():
-            yield Text(f"  {count:12,} {grade:12} {MEANING[grade]}")
+        for grade, reasons in segment.reasons.items():
+            for line in _reasons(grade, reasons):
+                yield from wrapped(line, 2, 4)
         if segment.refused:
             yield from _warning(f"not repaired: {foreign(segment.refused)}")
             if segment.salvage is not None:
@@ -179,11 +172,17 @@ def repaired(report: RepairReport) -> Iterator[Text]:
 
 def exported(made: Export) -> Iterator[Text]:
     """What an export wrote."""
-    for grade, meaning in MEANING.items():
-        if made.grades.get(grade):
-            yield Text(f"{made.grades[grade]:12,} {grade:12} {meaning}")
+    for grade, reasons in made.reasons.items():
+        for line in _reasons(grade, reasons):
+            yield from wrapped(line, 0, 2)
     files = dict.fromkeys((made.vectors, made.lines))
     yield Text(f"written: {', '.join(visible(str(file)) for file in files)}")
+
+
+def _reasons(grade: Grade, reasons: Mapping[Reason, int]) -> Iterator[str]:
+    """A line for each reason that records have for a grade."""
+    name = grade.name.lower()
+    yield from (f"{name}: {count:,}, {reason.sentence}" for reason, count in reasons.items())
 
 
 def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:

@@ -9,9 +9,10 @@ import sys
 from contextlib import redirect_stdout
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from hnswcheck.cli.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.cli.progress import shown
@@ -46,9 +47,22 @@ Examples:
   hnswcheck salvage ./chroma --collection docs -o docs
 
   hnswcheck salvage ./chroma --collection docs -o docs.parquet
+
+Reasons of the grades, by their numbers in FILE.npz and their names in FILE.jsonl:
 """
 
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+class SalvageCommand(TyperCommand):
+    """Its help ends with the legend of all reasons, which is loaded only for that."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from hnswcheck.salvaging.reason import Reason
+
+        legend = [f"  {one.value:2} {one.slug}: {one.sentence}" for one in reversed(Reason)]
+        self.epilog = "\n\n".join([SALVAGE_EXAMPLES.rstrip(), *legend])
+        super().format_epilog(ctx, formatter)
 
 
 def repair(
@@ -110,7 +124,7 @@ def repair(
         ),
     ] = None,
     machine: Annotated[
-        bool, typer.Option("--json", help="Print source and grade of every record as JSON.")
+        bool, typer.Option("--json", help="Print source, grade and reason of every record as JSON.")
     ] = False,
     yes: Yes = False,
     wait: Wait = 0.0,
@@ -172,9 +186,10 @@ def salvage(
 ) -> None:
     """Export what is left of a collection: ids, vectors, grades, documents and metadata.
 
-    Reads only. FILE.npz holds "vectors" (NaN where there is none) and "grades" (5 proven, 4
-    inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost), FILE.jsonl the rest in the same order.
-    FILE.parquet holds all of it and needs the extra "parquet" of hnswcheck.
+    Reads only. FILE.npz holds "vectors" (NaN where there is none), "grades" (5 proven, 4
+    inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost) and "reasons" (see below), FILE.jsonl
+    the rest in the same order. FILE.parquet holds all of it and needs the extra "parquet" of
+    hnswcheck.
     """
     from hnswcheck.cli import render_actions as actions
     from hnswcheck.salvaging import export as exporting

@@ -57,7 +57,11 @@ class RepairReport:
     finished: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values: both audits, and for every record the source and the grade."""
+        """Plain values: both audits, and for every record id, source, grade and reason.
+
+        ``reasons`` counts the records by grade and reason, and ``legend`` has the sentence of each
+        reason that occurs.
+        """
         return {
             "schema": SCHEMA_ID,
             "path": path_text(self.path),
@@ -65,6 +69,7 @@ class RepairReport:
             "after": self.after.to_dict() if self.after else None,
             "finished": list(self.finished),
             "verified": self.verified,
+            "legend": self._legend(),
             "segments": [
                 {
                     "collection": asdict(segment.collection),
@@ -72,6 +77,10 @@ class RepairReport:
                     "status": segment.status,
                     "findings": list(segment.findings),
                     "grades": segment.grades,
+                    "reasons": {
+                        grade.name.lower(): {reason.slug: n for reason, n in reasons.items()}
+                        for grade, reasons in segment.reasons.items()
+                    },
                     "use": len(segment.use),
                     "embed": len(segment.embed),
                     "embedder": segment.embedder.label if segment.embedder else None,
@@ -88,6 +97,12 @@ class RepairReport:
                 for segment in self.segments
             ],
         }
+
+    def _legend(self) -> dict[str, str]:
+        """The sentence of every reason that occurs, by its slug."""
+        by_grade = (reasons for segment in self.segments for reasons in segment.reasons.values())
+        found = sorted({reason for reasons in by_grade for reason in reasons}, reverse=True)
+        return {reason.slug: reason.sentence for reason in found}
 
     @property
     def verified(self) -> str | None:

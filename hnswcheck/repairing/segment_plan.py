@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,24 @@ from hnswcheck.repairing.patch import Mend
 from hnswcheck.replay.balance import Balance
 from hnswcheck.report import CollectionInfo, Status
 from hnswcheck.salvaging.grade import Grade
+from hnswcheck.salvaging.reason import Reason
 from hnswcheck.salvaging.sources import Salvage
 from hnswcheck.store.manifest import as_text
+
+
+class RecordGrade(NamedTuple):
+    """Where the best vector of a record is, and how sure that vector is.
+
+    Attributes:
+        source: "wal", the name of a folder, "embedded" or "nowhere".
+        grade: the name of a :class:`Grade`, such as "suspect".
+        reason: why it has that grade: the slug of a :class:`Reason`, such as "label-twice".
+    """
+
+    id: str
+    source: str
+    grade: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +126,18 @@ class SegmentRepair:
         if len(self.drop):
             yield f"delete {len(self.drop):,} records, after they are written to a file"
 
-    def records(self) -> Iterator[tuple[str, str, str]]:
-        """(id, source, grade) of every record; "wal", a folder's name, "embedded" or "nowhere"."""
+    @property
+    def reasons(self) -> dict[Grade, dict[Reason, int]]:
+        """How many records have a best vector of each grade, by the reason of the grade."""
+        return {} if self.salvage is None else self.salvage.reasons_by_grade()
+
+    def records(self) -> Iterator[RecordGrade]:
+        """What was found of every record."""
         if self.salvage is None:
             return
         embedded = set(self.embed.tolist())
         for index, id in enumerate(self.salvage.records.ids):
             source = "embedded" if index in embedded else self.salvage.source_name(index)
-            yield text(id), source, Grade(int(self.salvage.grades[index])).name.lower()
+            grade = Grade(int(self.salvage.grades[index])).name.lower()
+            reason = Reason(int(self.salvage.reasons[index])).slug
+            yield RecordGrade(text(id), source, grade, reason)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
 from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.parquet import is_parquet, need_pyarrow, write_parquet
+from hnswcheck.salvaging.reason import Reason
 from hnswcheck.salvaging.rows import Page, rows_of
 from hnswcheck.salvaging.sources import NOWHERE, Salvage, salvage
 from hnswcheck.store.catalog import Collection, read_collections, select_collections
@@ -33,17 +33,24 @@ class Export:
     """What was written.
 
     Attributes:
-        vectors: a file of numpy: ``vectors`` float32 (n, dimension), NaN where there is none, and
-            ``grades`` uint8 (n,).
-        lines: JSON lines in the same order: id, grade, source, document, metadata.
-        grades: how many records have a best vector of each grade.
+        vectors: a file of numpy: ``vectors`` float32 (n, dimension), NaN where there is none;
+            ``grades`` uint8 (n,), each the number of a :class:`Grade`; ``reasons`` uint8 (n,), each
+            the number of a :class:`Reason`.
+        lines: JSON lines in the same order: id, grade, reason, source, document, metadata.
+        reasons: how many records have a best vector of each grade, the best first, by the reason
+            of the grade.
 
     A Parquet file holds all of that: both are its path.
     """
 
     vectors: Path
     lines: Path
-    grades: dict[str, int]
+    reasons: dict[Grade, dict[Reason, int]]
+
+    @property
+    def grades(self) -> dict[str, int]:
+        """How many records have a best vector of each grade, the best first."""
+        return {grade.name.lower(): sum(n.values()) for grade, n in self.reasons.items()}
 
 
 def export(
@@ -107,8 +114,7 @@ def _export(root: Path, name: str, output: Path, progress: Progress = silent) ->
             vectors, lines = _write(output, result, rows, view.database, dimension, check_unchanged)
         except OSError as error:
             raise ActionFailed(f"{error.filename or output}: {error.strerror or error}") from error
-    grades = Counter(Grade(grade).name.lower() for grade in result.grades.tolist())
-    return Export(vectors, lines, dict(grades))
+    return Export(vectors, lines, result.reasons_by_grade())
 
 
 def _told(
@@ -158,4 +164,4 @@ def _write_vectors(path: Path, found: Salvage, database: Database, dimension: in
             gathered[chosen[first : first + len(chunk)]] = chunk
             first += len(chunk)
         with path.open("wb") as file:
-            np.savez(file, vectors=gathered, grades=found.grades)
+            np.savez(file, vectors=gathered, grades=found.grades, reasons=found.reasons)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-#: Above every seq_id.
-NEVER = np.iinfo(np.int64).max
+#: Above every seq_id: the largest int64.
+NEVER = (1 << 63) - 1
 
-Grades = NDArray[np.uint8]
+Grades: TypeAlias = "NDArray[np.uint8]"
 
 
 class Grade(IntEnum):

@@ -13,8 +13,9 @@ import numpy as np
 from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.salvaging.folder_assignment import FolderProof
 from hnswcheck.salvaging.grade import NEVER, Grade
+from hnswcheck.salvaging.judged import Judged
 from hnswcheck.salvaging.log_evidence import LogProof
-from hnswcheck.salvaging.reason import Judged, Reason
+from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.records import Records
 
 

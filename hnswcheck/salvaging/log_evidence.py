@@ -10,7 +10,8 @@ import numpy as np
 from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.strings import find
 from hnswcheck.salvaging.grade import NEVER, Grades
-from hnswcheck.salvaging.reason import Judged, Reason, Reasons
+from hnswcheck.salvaging.judged import Judged, Reasons
+from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.records import Records
 from hnswcheck.store.wal import WalRow
 

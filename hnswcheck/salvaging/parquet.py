@@ -1,7 +1,7 @@
 """An export as one Parquet file, for pandas, DuckDB, Arrow and the like.
 
-Columns: ``id`` string, ``vector`` fixed-size list of float32 (null where there is none), ``grade``
-and ``source`` string, ``document`` string or null, ``metadata`` string, a JSON object.
+Columns: ``id`` string, ``vector`` fixed-size list of float32 (null where there is none), ``grade``,
+``reason`` and ``source`` string, ``document`` string or null, ``metadata`` string, a JSON object.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def write_parquet(
     from pyarrow import parquet
 
     vector = pyarrow.list_(pyarrow.float32(), dimension)
-    names = ("id", "vector", "grade", "source", "document", "metadata")
+    names = ("id", "vector", "grade", "reason", "source", "document", "metadata")
     kinds = dict.fromkeys(names, pyarrow.string()) | {"vector": vector}
-    required = {"id", "grade", "source", "metadata"}
+    required = {"id", "grade", "reason", "source", "metadata"}
     schema = pyarrow.schema(
         [pyarrow.field(name, kinds[name], nullable=name not in required) for name in names]
     )
@@ -93,6 +93,7 @@ def _columns(rows: Page) -> dict[str, Any]:
         "id": [row.id for row in rows],
         "vector": None,
         "grade": [row.grade for row in rows],
+        "reason": [row.reason for row in rows],
         "source": [row.source for row in rows],
         "document": [None if row.document is None else str(row.document) for row in rows],
         "metadata": [json.dumps(row.metadata) for row in rows],

@@ -10,6 +10,7 @@ from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.text import text
 from hnswcheck.replay.metadata import replay_metadata
 from hnswcheck.salvaging.grade import Grade
+from hnswcheck.salvaging.reason import Reason
 from hnswcheck.salvaging.sources import Salvage
 from hnswcheck.store.database import Database
 from hnswcheck.store.documents import PAGE_DOCUMENTS, Value, read_metadata, read_wal_metadata
@@ -23,12 +24,14 @@ class Row:
     """One record.
 
     Attributes:
-        grade: of its best vector.
+        grade: of its best vector, the name of a :class:`Grade`.
+        reason: why it has that grade, the slug of a :class:`Reason`.
         source: where that is: "wal", a folder's name, or "nowhere".
     """
 
     id: str
     grade: str
+    reason: str
     source: str
     document: Value
     metadata: dict[str, Value]
@@ -64,6 +67,7 @@ def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
                 Row(
                     text(id),
                     Grade(int(found.grades[index])).name.lower(),
+                    Reason(int(found.reasons[index])).slug,
                     found.source_name(index),
                     own.pop(DOCUMENT, None),
                     own,

@@ -6,6 +6,7 @@ and were moved aside, by us or by others.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,9 @@ from hnswcheck.salvaging.evidence import Witness
 from hnswcheck.salvaging.folder_assignment import FolderProof
 from hnswcheck.salvaging.grade import Grade, Grades
 from hnswcheck.salvaging.grading import judge_folder
+from hnswcheck.salvaging.judged import Judged, Reasons
 from hnswcheck.salvaging.log_evidence import read_log
-from hnswcheck.salvaging.reason import Judged, Reason, Reasons
+from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.manifest import from_text, manifests_of
@@ -77,11 +79,13 @@ class Salvage:
         """How many records have no better vector than one of this grade."""
         return int(np.count_nonzero(self.grades == grade))
 
-    def reasons_of(self, grade: Grade) -> dict[Reason, int]:
-        """How many records have their best vector of this grade for each reason, the most first."""
-        counts = np.bincount(self.reasons[self.grades == grade]).tolist()
-        found = {Reason(number): count for number, count in enumerate(counts) if count}
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+    def reasons_by_grade(self) -> dict[Grade, dict[Reason, int]]:
+        """How many records have a best vector of each grade, the best first, for each reason."""
+        pairs = Counter(zip(self.grades.tolist(), self.reasons.tolist(), strict=True))
+        found: dict[Grade, dict[Reason, int]] = {}
+        for (grade, reason), count in sorted(pairs.items(), reverse=True):
+            found.setdefault(Grade(grade), {})[Reason(reason)] = count
+        return found
 
     def source_name(self, index: int) -> str:
         """Where the vector of a record comes from."""

@@ -66,6 +66,7 @@ def test_parquet_holds_the_same_as_the_other_files(
         "id": string,
         "vector": pyarrow.list_(pyarrow.float32(), 8),
         "grade": string,
+        "reason": string,
         "source": string,
         "document": string,
         "metadata": string,

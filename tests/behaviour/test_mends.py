@@ -206,7 +206,7 @@ def test_records_go_from_every_table_and_are_in_a_file(lossy: Path, judge: oracl
     for table, column in TABLES.items():
         assert rowids(lossy, f"SELECT {column} FROM {table}") <= records - gone
     assert rowids(lossy, "SELECT rowid FROM embedding_fulltext_search") == records - gone
-    assert {id for id, _, grade in segment.records() if grade == "lost"} == {
+    assert {record.id for record in segment.records() if record.grade == "lost"} == {
         line["id"] for line in lines
     }
     assert_content(judge, lossy)

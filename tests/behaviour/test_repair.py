@@ -113,8 +113,8 @@ def test_without_a_choice_nothing_is_changed_and_every_record_is_listed(lossy: P
     (segment,) = plan.segments
     listed = list(segment.records())
     assert len(listed) == 88
-    assert sum(grade == "lost" for _, _, grade in listed) == 34
-    assert {source for _, source, grade in listed if grade == "lost"} == {"nowhere"}
+    assert sum(record.grade == "lost" for record in listed) == 34
+    assert {record.source for record in listed if record.grade == "lost"} == {"nowhere"}
     assert segment.grades["lost"] == 34
 
 
@@ -148,7 +148,7 @@ def test_documents_are_embedded_again_where_no_vector_is(documented: Path) -> No
     assert len(asked) == len(segment.embed) > 33
     assert report.after is not None
     assert report.after.verdict == "consistent"
-    sources = [source for _, source, _ in segment.records()]
+    sources = [record.source for record in segment.records()]
     assert sources.count("embedded") == len(asked)
 
 
@@ -329,7 +329,7 @@ def test_a_folder_that_was_quarantined_gives_back_its_vectors(tmp_path: Path) ->
     report = hnswcheck.repair(store)
     (segment,) = report.segments
     assert segment.grades == {"proven": 88}
-    sources = {source for _, source, _ in segment.records()}
+    sources = {record.source for record in segment.records()}
     assert fate.moved_to in sources
     assert hnswcheck.audit(store, "deep").verdict == "consistent"
 
@@ -354,7 +354,7 @@ def test_what_is_left_can_be_taken_elsewhere_without_touching_the_store(
     before = snapshot(documented)
     done = run("salvage", documented, "--collection", "docs", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert "34 lost" in done.stdout
+    assert "lost: 34, no file and no readable row of the log holds its vector" in done.stdout
     assert snapshot(documented) == before
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     with np.load(tmp_path / "out.npz") as found:

@@ -28,6 +28,7 @@ from stores import NAMES, SUPPORT, environment, expectation, rest, snapshot, unp
 
 import hnswcheck
 from hnswcheck.formats.segment_files import HEADER, ID_MAP, LEVEL0
+from hnswcheck.repairing.segment_plan import RecordGrade
 from hnswcheck.report import Recoverable
 from hnswcheck.salvaging.counts import counted
 from hnswcheck.salvaging.grade import Grade
@@ -510,10 +511,10 @@ def told(segment: hnswcheck.SegmentReport) -> tuple[int | None, ...]:
     )
 
 
-def planned(records: Iterator[tuple[str, str, str]], own: str) -> tuple[int, ...]:
+def planned(records: Iterator[RecordGrade], own: str) -> tuple[int, ...]:
     """The same by the sources and grades that a repair lists."""
     number: Counter[str] = Counter()
-    for _, source, grade in records:
+    for _, source, grade, _ in records:
         if source in ("wal", "nowhere"):
             number[source] += 1
         elif grade == "suspect":

@@ -174,7 +174,7 @@ def test_records_without_a_vector_are_seen(lossy: Path) -> None:
 def test_hits_that_are_no_records_are_seen(lossy: Path) -> None:
     segment = planned(lossy)
     (folder,) = segment_folders(lossy)
-    indexed = [i for i, (_, source, _) in enumerate(segment.records()) if source == folder.name]
+    indexed = [i for i, r in enumerate(segment.records()) if r.source == folder.name]
     assert "finds what is no record" in said_of(lossy, segment, np.array(indexed))
 
 

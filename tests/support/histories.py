@@ -103,13 +103,16 @@ def wrongly_proven(store: Path, truth: Truth) -> list[str]:
     grades = ("inferred", "unconfirmed", "outdated", "suspect")
     report = hnswcheck.repair(store, accept=grades, leave_unindexed=True, verify="audit")
     proven = {
-        id for segment in report.segments for id, _, grade in segment.records() if grade == "proven"
+        record.id
+        for segment in report.segments
+        for record in segment.records()
+        if record.grade == "proven"
     }
     assert proven
     shutil.copytree(store, store.with_name("copy"))
     # Records that are lost have no vector, at which get() fails: read those that have one.
     steps: list[Step] = []
-    lost = [id for s in report.segments for id, _, grade in s.records() if grade == "lost"]
+    lost = [r.id for s in report.segments for r in s.records() if r.grade == "lost"]
     if lost:
         steps.append(("delete", lost, ()))
     found = play(store.with_name("copy"), *steps, read=True)
