@@ -185,7 +185,9 @@ class guard:  # noqa: N801 - used like a function
 
         later = isinstance(function, classmethod | staticmethod | type)
         if later or inspect.isasyncgenfunction(function):
-            raise UsageError("guard decorates functions and coroutine functions; use it as a block")
+            raise UsageError(
+                "guard decorates functions and coroutine functions; use it as a with block here"
+            )
 
         if inspect.iscoroutinefunction(function):
 
@@ -211,7 +213,8 @@ class guard:  # noqa: N801 - used like a function
                 result = function(*args, **kwargs)
                 if inspect.isawaitable(result) or inspect.isgenerator(result):
                     raise UsageError(
-                        "what a guarded function returns is still to be run, unguarded"
+                        "the guarded function returned a coroutine or generator, which would"
+                        " run unguarded"
                     )
                 return result
 
@@ -257,7 +260,7 @@ def directory_of(store: Store) -> Path:
         persistent, directory = settings.is_persistent, settings.persist_directory
         elsewhere = settings.chroma_server_host
     except AttributeError as error:
-        raise UsageError(f"neither a path nor a PersistentClient: {store!r}") from error
+        raise UsageError(f"this is neither a path nor a PersistentClient: {store!r}") from error
     if elsewhere or not (persistent is True and isinstance(directory, str)):
         raise UsageError("this client keeps no store on this machine's disks")
     return Path(directory)

@@ -44,7 +44,7 @@ class AuditRequest:
         if collections is not None:
             collections = (collections,) if isinstance(collections, str) else tuple(collections)
             if not collections:
-                raise UsageError("an empty list of collections: nothing to audit")
+                raise UsageError("the list of collections is empty: there is nothing to audit")
         try:
             return cls(
                 directory=Path(path),
@@ -54,4 +54,4 @@ class AuditRequest:
             )
         except ValueError:
             known = ", ".join(Level)
-            raise UsageError(f"unknown level {str(level)!r}; there are {known}") from None
+            raise UsageError(f"unknown level {str(level)!r}; the levels are {known}") from None

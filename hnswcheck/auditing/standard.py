@@ -161,7 +161,7 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
 
     def advance_unless_given_up(count: int) -> None:
         if given_up.is_set():
-            raise StoreChanged("given up")
+            raise StoreChanged("gave up")
         advance(count)
 
     if folder.irregular:

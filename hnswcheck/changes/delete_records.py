@@ -56,7 +56,7 @@ def drop_from_json(found: Any) -> Drop:
         case [int(rowid), int(seq_id)] if fits(rowid, seq_id):
             return rowid, seq_id
         case _:
-            raise FormatError("a record that is none")
+            raise FormatError("invalid record")
 
 
 def _still_there(connection: sqlite3.Connection, drops: Sequence[Drop]) -> Iterator[list[int]]:

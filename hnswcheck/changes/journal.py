@@ -178,7 +178,7 @@ def _read_journal(root: Path) -> tuple[str, list[Step]]:
     state = look_at(path)
     try:
         if state is None or not state.is_file or state.size > LARGEST_JOURNAL:
-            raise FormatError("no file of ours")
+            raise FormatError("not a file that hnswcheck wrote")
         found = json.loads(path.read_bytes())
         match found:
             case {"schema": schema} if schema != SCHEMA_ID:
@@ -203,7 +203,7 @@ def _step(found: Any) -> Step:
         }:
             pass
         case _:
-            raise FormatError("a step that is none")
+            raise FormatError("invalid journal step")
     folders = [name for move in moves for name in (move if isinstance(move, list) else [move])]
     pairs = all(isinstance(move, list) and len(move) == 2 for move in moves)
     ours = all(_belongs(name, segment) for name in folders)
@@ -211,7 +211,7 @@ def _step(found: Any) -> Step:
     suffixes = all(str(name).endswith(MANIFEST) for name in (*adds, *removes))
     whole = moves or (watermarks and not adds and not removes)
     if not (UUID.fullmatch(segment) and whole and pairs and ours and notes and suffixes):
-        raise FormatError("a step with names that are not ours")
+        raise FormatError("invalid journal step: it names what hnswcheck does not write")
     return Step(
         segment,
         tuple((source, target) for source, target in moves),

@@ -82,10 +82,8 @@ def hold(root: Path, wait: float = 0.0) -> Iterator[Held]:
                     return
             left = until - time.monotonic()
             if left <= 0:
-                others = ", ".join(map(str, users)) or "a process that cannot be seen"
-                raise StoreInUse(
-                    f"{root}: in use by {others}; stop it first, or wait for it with --wait"
-                )
+                others = ", ".join(map(str, users)) or "a process that hnswcheck cannot see"
+                raise StoreInUse(f"{root}: in use by {others}; stop it first, or use --wait")
             time.sleep(min(POLL_SECONDS, left))
 
 

@@ -39,10 +39,10 @@ from hnswcheck.store.view import open_store
 OF_SQLITE = "sqlite-damaged"
 
 NO_FOLDER = "it has no folder; hnswcheck restore lists what was moved"
-NO_GAIN = "Chroma would search no more records without it"
+NO_GAIN = "Chroma would not find more records without it"
 SQLITE_DAMAGED = "chroma.sqlite3 itself is damaged"
-WOULD_LOSE = "records would not be searchable"
-NOT_ASKED = "only looked at"
+WOULD_LOSE = "records would stop being searchable"
+NOT_ASKED = "dry run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,9 @@ def plan_quarantine(
     """The first half of :func:`quarantine`; unless ``dry_run``, what was left is finished first."""
     request = AuditRequest.of(path, level, collections)
     if request.level is Level.PROBE:
-        raise UsageError("counts alone do not say what a quarantine costs: level standard or deep")
+        raise UsageError(
+            "a quarantine needs level standard or deep: counts alone do not show what it costs"
+        )
     root = request.directory
     wanted = None if segments is None else tuple(segments)
     with naming(path):

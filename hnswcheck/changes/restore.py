@@ -181,7 +181,7 @@ def _manifest(root: Path, name: str, progress: Progress) -> Manifest:
     state = look_at(root / name) if OURS.fullmatch(name) else None
     if state is None or not state.is_directory:
         known = ", ".join(manifest.folder for manifest in quarantines(root)) or "none"
-        raise UsageError(f"no quarantine {name!r} in {root}; there are: {known}")
+        raise UsageError(f"{root} has no quarantine {name!r}; its quarantines are: {known}")
     manifest = read_manifest(root / (name + MANIFEST))
     own = [other for other in quarantines(root) if other.segment == manifest.segment]
     for later in own[own.index(manifest) :]:

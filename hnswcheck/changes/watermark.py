@@ -84,7 +84,7 @@ def change_from_json(found: Any) -> WatermarkChange:
         case {"segment": str(segment), "before": before, "after": after} if UUID.fullmatch(segment):
             return WatermarkChange(segment, watermark_from_json(before), watermark_from_json(after))
         case _:
-            raise FormatError("a change that is none")
+            raise FormatError("invalid change of a watermark")
 
 
 def _text(value: object) -> str:

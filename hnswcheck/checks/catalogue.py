@@ -38,7 +38,7 @@ def _tables(found: Surroundings, schema: Schema) -> Iterator[str]:
     needed = [*NEEDED_TABLES, SEARCH_TABLE]
     if schema.migrations.get("metadb", 0) >= ARRAY_MIGRATION:
         needed.append(ARRAY_TABLE)
-    yield from (f"there is no table {name}" for name in needed if name not in found.tables)
+    yield from (f"the table {name} does not exist" for name in needed if name not in found.tables)
 
 
 def _migrations(found: Surroundings) -> Iterator[str]:
@@ -56,25 +56,25 @@ def _migrations(found: Surroundings) -> Iterator[str]:
 def _homes(found: Surroundings) -> Iterator[str]:
     """Every collection lives in a database, and that in a tenant."""
     for name in found.without_database:
-        yield f"collection {name!r} lives in a database that is not there"
+        yield f"collection {name!r} belongs to a database that does not exist"
     for name in found.without_tenant:
-        yield f"database {name!r} belongs to a tenant that is not there"
+        yield f"database {name!r} belongs to a tenant that does not exist"
 
 
 def _settings(found: Surroundings, schema: Schema) -> Iterator[str]:
     for name, configured, described, distance in found.settings:
         where = f"collection {text(name)!r}"
         if not _is_text(name):
-            yield f"{where} has a name that is no text"
+            yield f"{where} has a name that is not text"
         for what, value in (("config_json_str", configured), ("schema_str", described)):
             if value is not None and not _is_object(value):
-                yield f"{where} has a {what} that is no JSON object"
+                yield f"{where} has a {what} that is not a JSON object"
         if described == b"{}" or (configured == b"{}" and schema.release.reader != "rust"):
             yield f"{where} has empty settings"
         if schema.has_schemas and (configured, described) == LOST and distance is not None:
             yield f"{where} has lost its settings, and was made for {text(distance)}"
     if not all(value is None or _is_object(value) for value in found.log_settings):
-        yield "the settings of the log are no JSON object"
+        yield "the settings of the log are not a JSON object"
 
 
 def _is_text(value: object) -> bool:

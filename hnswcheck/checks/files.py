@@ -58,7 +58,7 @@ def _check_sizes(folder: SegmentFolder, header: Header, space: str) -> Iterator[
     short = [name for name, size in sizes.items() if size < needed[name]]
     if len(short) == len(needed):
         held = min(folder.held, sizes[LENGTH] // NORM_BYTES)
-        expected = f"at most {held}, which is what the files hold"
+        expected = f"at most {held}, the number that the files hold"
         yield finding("header-count-impossible", 1, (), expected, header.count)
         return
     for name in short:

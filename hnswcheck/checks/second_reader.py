@@ -53,7 +53,9 @@ def check_with_second_reader(
     if not header.count:
         return
     if not has_hnswlib():
-        raise NotAsked("hnswlib is not installed; there is an extra: hnswcheck[hnswlib]")
+        raise NotAsked(
+            "hnswlib is not installed; install it with: pip install 'hnswcheck[hnswlib]'"
+        )
     size = LAYOUT.size - VERSION_BYTES + header.count * header.stride + links.used_bytes
     sample = _sample(elements)
     with scratch_directory(folder.path.parent) as scratch:

@@ -109,9 +109,11 @@ def audit(
     read = level_named(level)
     severities = _severities(severity or [])
     if quarantine and read == "probe":
-        raise UsageError("--quarantine needs level standard or deep: counts do not say its cost")
+        raise UsageError(
+            "--quarantine needs level standard or deep: counts alone do not show what it costs"
+        )
     if (yes or accept_loss or wait) and not quarantine:
-        raise UsageError("--yes, --accept-loss and --wait belong to --quarantine")
+        raise UsageError("--yes, --accept-loss and --wait need --quarantine")
     if output is not None:
         _keep_out(output, paths)
         _try_to_write(output)  # what cannot be written must be known before hours of reading
@@ -171,7 +173,9 @@ def _keep_out(output: Path, stores: Sequence[Path]) -> None:
     place = output.resolve()
     for store in stores:
         if place.is_relative_to(store.resolve()):
-            raise UsageError(f"{output}: not within the store, where nothing may be written")
+            raise UsageError(
+                f"{output} is inside the store, where an audit writes nothing: choose another place"
+            )
 
 
 def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
@@ -181,10 +185,12 @@ def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
     for override in overrides:
         finding, _, level = override.partition("=")
         if finding not in REGISTRY:
-            raise UsageError(f"--severity: no finding {finding!r}; 'hnswcheck explain' lists them")
+            raise UsageError(
+                f"--severity: there is no finding {finding!r}; 'hnswcheck explain' lists all"
+            )
         match = [s for s in SEVERITIES if s == level]
         if not match:
-            raise UsageError(f"--severity: {level!r} is none of {', '.join(SEVERITIES)}")
+            raise UsageError(f"--severity: {level!r} is not one of {', '.join(SEVERITIES)}")
         chosen[finding] = match[0]
     return chosen
 

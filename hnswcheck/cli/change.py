@@ -161,7 +161,10 @@ def move_damaged(
 
 def _agreed() -> bool:
     if not is_terminal(sys.stdin):
-        raise UsageError("nothing was moved: there is nobody to ask; say --yes or --dry-run")
+        raise UsageError(
+            "nothing was moved: stdin is not a terminal, so nobody can be asked; use --yes or"
+            " --dry-run"
+        )
     return typer.confirm("Move them?", err=True)
 
 

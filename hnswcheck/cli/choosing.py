@@ -24,4 +24,4 @@ def level_named(name: str) -> Level:
     try:
         return Level(name)
     except ValueError:
-        raise UsageError(f"--level: {name!r} is none of {', '.join(Level)}") from None
+        raise UsageError(f"--level: {name!r} is not one of {', '.join(Level)}") from None

@@ -26,7 +26,7 @@ def explain(
         emit("".join(f"{k.severity:8} {k.id:28} {k.title}\n" for k in kinds))
         return
     if finding not in REGISTRY:
-        raise UsageError(f"no finding {finding!r}; 'hnswcheck explain' lists them")
+        raise UsageError(f"there is no finding {finding!r}; 'hnswcheck explain' lists all")
     emit("".join(f"{line}\n" for line in _explained(REGISTRY[finding])))
 
 

@@ -29,7 +29,7 @@ from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.manifest import Manifest
 
-REPAIR = "hnswcheck repair is the better way: it keeps them. --accept-loss moves it all the same."
+REPAIR = "Better run hnswcheck repair, which keeps them. --accept-loss moves the segment anyway."
 
 CHOICES = (
     "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
@@ -38,7 +38,7 @@ CHOICES = (
 )
 #: How a new index was verified.
 VERIFIED = {
-    "none": "not verified: neither its vectors were audited, nor was Chroma asked",
+    "none": "not verified: its vectors were not audited, and Chroma was not asked",
     "audit": "verified by an audit with its vectors",
     "chroma": "verified by an audit with its vectors, and by Chroma on a copy",
 }
@@ -51,7 +51,9 @@ def plan(result: QuarantineResult, accept_loss: bool, unfinished: bool) -> Itera
     store = result.report.stores[0]
     undecided = sum(segment.status == "undecided" for segment in store.segments)
     if undecided:
-        yield Text(f"{undecided} could not be judged and stay where they are", "yellow")
+        yield Text(
+            f"collections that could not be judged, and stay where they are: {undecided}", "yellow"
+        )
     if not result.segments:
         yield Text(f"nothing to quarantine in {visible(store.path)}")
     for fate in result.segments:
@@ -73,13 +75,13 @@ def _warning(text: str, indent: int = 2) -> Iterator[Text]:
 def _cost(fate: Fate) -> str:
     match fate.lost:
         case None:
-            lost = "; of some of these nobody can tell yet whether their vector exists"
+            lost = "; whether all of their vectors exist is unknown"
         case 0:
             lost = ""
         case number:
-            lost = f"; {number:,} vectors are nowhere"
+            lost = f"; {number:,} vectors exist nowhere"
     return (
-        f"without its folder {fate.searchable:,} records stay searchable, from the WAL, and"
+        f"without its folder {fate.searchable:,} records stay searchable from the WAL, and"
         f" {fate.after_repair:,} only after a repair{lost}"
     )
 
@@ -118,7 +120,7 @@ def restored(result: RestoreResult) -> Iterator[Text]:
     if result.done:
         yield from wrapped(f"put {what}", 0, 2)
         if result.displaced:
-            yield from wrapped(f"what was in its place is now {result.displaced}", 2, 4)
+            yield from wrapped(f"the folder that was in its place is now {result.displaced}", 2, 4)
             yield _undo(result.path, result.displaced)
     elif result.lost_writes or result.lost_deletes:
         yield from _warning(
@@ -200,10 +202,10 @@ def listing(found: Sequence[Manifest], unfinished: bool) -> Iterator[Text]:
     """What can be restored, a few lines each."""
     yield from _unfinished(unfinished)
     if not found:
-        yield Text("nothing was quarantined here by hnswcheck")
+        yield Text("hnswcheck has quarantined nothing here")
     for manifest in found:
         size = sum(file.size for file in manifest.files)
-        why = ", ".join(manifest.why) or "made room for a restored one"
+        why = ", ".join(manifest.why) or "moved to make room for a restored folder"
         when = datetime.fromisoformat(manifest.time)
         yield Text(manifest.folder, "bold")
         what = f"collection {foreign(manifest.collection['name'])}, {size:,} bytes"

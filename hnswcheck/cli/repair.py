@@ -162,7 +162,7 @@ def repair(
     if machine:
         emit(json.dumps(report.to_dict(), indent=2) + "\n")
     if report.refused and not plan:
-        raise RepairRefused(f"{path}: nothing was changed; see the choices above")
+        raise RepairRefused(f"{path}: nothing was changed; choose one of the options above")
     last = report.after or report.before
     raise typer.Exit(last.exit_code())
 
@@ -201,7 +201,10 @@ def salvage(
 
 def _agreed() -> bool:
     if not is_terminal(sys.stdin):
-        raise UsageError("nothing was changed: there is nobody to ask; say --yes or --plan")
+        raise UsageError(
+            "nothing was changed: stdin is not a terminal, so nobody can be asked; use --yes or"
+            " --plan"
+        )
     return typer.confirm("Repair?", err=True)
 
 

@@ -95,7 +95,7 @@ def find_chroma(release: Release) -> str:
     version = answer["version"]
     numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     if numbers < release.oldest_reader:
-        wrote = f"what wrote the store, Chroma {release.line}"
+        wrote = f"the Chroma that wrote the store, {release.line}"
         raise EngineMissing(f"chromadb {version} is older than {wrote}")
     return version
 

@@ -36,16 +36,16 @@ def complaints(
     """
     total = len(records)
     if (counted := events["count()"]["count"]) != total:
-        yield f"Chroma counts {counted:,} records, and there are {total:,}"
+        yield f"Chroma counts {counted:,} records instead of {total:,}"
     if ids:
         yield from _wrong_vectors(events["get() of vectors"], ids, vectors, space)
         yield from _wrong_hits(events["query()"], records, vectors, space)
     added = events["add()"]
     kept = _same(_unpacked(added["vectors"]), new[None], space).all()
     if added["count"] != total + 1 or not kept:
-        yield "Chroma does not hold a record that it added"
+        yield "Chroma lost a record that it had just added"
     if events["delete()"]["count"] != total:
-        yield "Chroma still has a record that it deleted"
+        yield "Chroma still has a record that it had just deleted"
 
 
 def _wrong_vectors(
@@ -53,12 +53,12 @@ def _wrong_vectors(
 ) -> Iterator[str]:
     place = {id: i for i, id in enumerate(found["ids"])}
     if absent := [id for id in ids if id not in place]:
-        yield f"Chroma has no vector of {_some(absent, ids)}"
+        yield f"Chroma has no vector for {_some(absent, ids)}"
         return
     read = _unpacked(found["vectors"])[[place[id] for id in ids]]
     same = _same(read, vectors, space).tolist()
     if wrong := [id for id, is_same in zip(ids, same, strict=True) if not is_same]:
-        yield f"Chroma has another vector than was put in of {_some(wrong, ids)}"
+        yield f"Chroma has another vector than the new index for {_some(wrong, ids)}"
 
 
 def _wrong_hits(
@@ -67,7 +67,7 @@ def _wrong_hits(
     hits = list(dict.fromkeys(hit for each in found["hits"] for hit in each))
     known = positions(Strings.of(hit.encode() for hit in hits), records)
     if phantoms := [hit for hit, at in zip(hits, known.tolist(), strict=True) if at < 0]:
-        yield f"Chroma finds what is no record: {_some(phantoms, hits)}"
+        yield f"Chroma finds ids without a record: {_some(phantoms, hits)}"
     place = {id: i for i, id in enumerate(found["ids"])}
     wrong: list[str] = []
     for vector, own, distances in zip(vectors, found["hits"], found["distances"], strict=True):
@@ -76,7 +76,7 @@ def _wrong_hits(
         told = np.array([distance for _, distance in pairs])
         wrong += [pairs[i][0] for i in np.flatnonzero(~_at(vector, near, told, space)).tolist()]
     if wrong:
-        yield f"Chroma finds at another distance than it is {_some(wrong, hits)}"
+        yield f"Chroma reports a wrong distance for {_some(wrong, hits)}"
 
 
 def _at(vector: Floats, near: Floats, told: Norms, space: str) -> Flags:

@@ -47,7 +47,7 @@ def version() -> Json:
         import hnswlib
 
         if not hasattr(hnswlib.Index, "persist_dirty"):
-            return {"unable": "hnswlib is installed in the place of its chroma-hnswlib"}
+            return {"unable": "hnswlib is installed where it needs chroma-hnswlib"}
     return {"version": chromadb.__version__}
 
 

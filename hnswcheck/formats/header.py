@@ -102,7 +102,9 @@ class Header:
         expect("size_data_per_element", self.stride, self.label_offset + 8)
         vector_bytes = self.label_offset - self.offset_data
         if vector_bytes <= 0 or vector_bytes % 4:
-            wrong.append(f"vectors of {vector_bytes} bytes are no whole number of float32")
+            wrong.append(
+                f"vectors of {vector_bytes} bytes are not a whole number of float32 values"
+            )
         if self.stride > LARGEST_ELEMENT:
             wrong.append(f"size_data_per_element is {self.stride}")
         if not 1 <= self.m <= 0xFFFF // 2:

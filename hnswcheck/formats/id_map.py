@@ -137,11 +137,11 @@ class _Parser:
         """Every field that both writers write, of its type; numbers are unsigned."""
         for name in (b"id_to_label", b"label_to_id", b"id_to_seq_id"):
             if name not in self.maps:
-                raise self._wrong(f"there is no map {name.decode()}")
+                raise self._wrong(f"the id map has no map {name.decode()}")
         if self.scalars.get(b"total_elements_added") is None:
-            raise self._wrong("there is no number total_elements_added")
+            raise self._wrong("the id map has no number total_elements_added")
         if b"dimensionality" not in self.scalars:
-            raise self._wrong("there is no dimensionality")
+            raise self._wrong("the id map has no dimensionality")
         if b"max_seq_id" in self.maps:
             raise self._wrong("max_seq_id is a map")
         for name, value in self.scalars.items():
@@ -165,7 +165,7 @@ class _Parser:
                 case code if code == EMPTY_DICT:
                     self.position += 1
                     if key in self.maps:
-                        raise self._wrong("an attribute that comes twice")
+                        raise self._wrong("an attribute that occurs twice")
                     self.maps[key] = array("q")
                     self._map(self.maps[key])
                 case code if code == NONE:

@@ -152,7 +152,7 @@ def tokenise(raw: bytes) -> tuple[Tokens, Problem | None]:
     start, op = start[keep], op[keep]
     bad = _resolve_memo(data, start, op)
     if bad is not None:
-        text = "a reference to something that is no string"
+        text = "a reference to a value that is not a string"
         problem = Problem(Damage.UNSAFE, int(start[bad]), text)
         start, op = start[:bad], op[:bad]
     keep = op != MEMOIZE
@@ -212,7 +212,7 @@ class _Cutter:
     def cut(self) -> tuple[Ints, Problem | None]:
         position, end, raw = 0, len(self.raw), self.raw
         if raw and raw[0] != PROTO:
-            return np.empty(0, np.int64), Problem(Damage.INVALID, 0, "the file is no pickle")
+            return np.empty(0, np.int64), Problem(Damage.INVALID, 0, "the file is not a pickle")
         problem: Problem | None = Problem(Damage.TRUNCATED, end, "the file ends inside the id map")
         bare = 0
         while position < end:
@@ -283,7 +283,7 @@ def _foreign(op: int, position: int) -> Problem:
     if op in {ord(opcode.code) for opcode in pickletools.opcodes}:
         text = f"opcode 0x{op:02x}, which Chroma never writes"
         return Problem(Damage.UNSAFE, position, text)
-    return Problem(Damage.INVALID, position, f"0x{op:02x}, which is no opcode")
+    return Problem(Damage.INVALID, position, f"0x{op:02x}, which is not an opcode")
 
 
 _NO_RUN = np.empty(0, np.int64), 0

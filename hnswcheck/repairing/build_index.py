@@ -103,21 +103,21 @@ def _check_ids(
     ids: Strings, release: Release, seq_ids: Ints | None, max_seq_id: int | None
 ) -> None:
     if not len(ids):
-        raise UsageError("there is no index of no records")
+        raise UsageError("cannot build an index: there are no records")
     if len(ids) > LARGEST_COUNT:
-        raise UsageError(f"{len(ids)} records are more than there are labels")
+        raise UsageError(f"{len(ids)} records are more than an index has labels for")
     if repeats := ids.repeats():
-        raise UsageError(f"{repeats} ids come more than once")
+        raise UsageError(f"{repeats} ids occur more than once")
     for position, each in enumerate(ids):
         try:
             each.decode()
         except UnicodeDecodeError:
-            raise UsageError(f"the id at {position} is no UTF-8") from None
+            raise UsageError(f"the id at {position} is not UTF-8") from None
     if release.id_map == "instance":
         if seq_ids is None or seq_ids.shape != (len(ids),) or seq_ids.min() < 0:
-            raise UsageError("an id map of chromadb 0.x has a seq_id for every record")
+            raise UsageError("an id map of chromadb 0.x needs a seq_id for every record")
         if release.watermark_in == "id map" and (max_seq_id is None or max_seq_id < 0):
-            raise UsageError("an id map of chromadb 0.4 has the watermark")
+            raise UsageError("an id map of chromadb 0.4 needs the watermark")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,10 @@ def _hnswlib() -> _Hnswlib:
     try:
         import hnswlib
     except ImportError as error:
-        text = f"building an index needs hnswlib ({error}); there is an extra: hnswcheck[repair]"
+        text = (
+            f"building an index needs hnswlib ({error}); install it with: pip install"
+            " 'hnswcheck[repair]'"
+        )
         raise EngineMissing(text) from error
     return _Hnswlib(hnswlib, hasattr(hnswlib.Index, "persist_dirty"))
 
@@ -183,10 +186,10 @@ def refusals(path: Path) -> Iterator[None]:
             case OSError():
                 why = error.strerror or str(error)
             case FormatError():
-                why = f"hnswlib saved no whole index, is the disk full? ({error})"
+                why = f"hnswlib did not save a complete index ({error}); the disk may be full"
             case _:
                 why = f"hnswlib: {error or 'not enough memory'}"
-        raise ActionFailed(f"no index was built in {path_text(path)}: {why}") from error
+        raise ActionFailed(f"the index could not be built in {path_text(path)}: {why}") from error
 
 
 def _save_index(

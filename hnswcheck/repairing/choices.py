@@ -37,9 +37,9 @@ class Choices:
             UsageError: an unknown grade, or records that are to stay and to go.
         """
         if leave and drop:
-            raise UsageError("records without a vector either stay or go: choose one")
+            raise UsageError("--leave-unindexed and --drop-records exclude each other: choose one")
         unknown = [name for name in accept if name not in ACCEPTABLE]
         if unknown:
             known = ", ".join(sorted(ACCEPTABLE))
-            raise UsageError(f"unknown grade {unknown[0]!r}; there are {known}")
+            raise UsageError(f"unknown grade {unknown[0]!r}; the grades are {known}")
         return cls(frozenset(ACCEPTABLE[name] for name in accept), leave, embed, drop)

@@ -108,7 +108,9 @@ class _Source:
             documents = read_documents(self.database, page)
             for rowid in page.tolist():
                 if rowid not in documents:
-                    raise StoreChanged("documents went while they were read; nothing was changed")
+                    raise StoreChanged(
+                        "documents were deleted while they were read; nothing was changed"
+                    )
                 document = documents[rowid]
                 digest = hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
                 yield digest, document

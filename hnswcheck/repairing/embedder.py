@@ -83,7 +83,7 @@ class Embedding:
                 f"{name or function.__name__} is a class; give a function or an object"
             )
         if batch < 1:
-            raise UsageError(f"there is no batch of {batch} documents")
+            raise UsageError(f"a batch needs at least one document, not {batch}")
         return cls(function, batch, name, tell)
 
     def embedder(self, kept: Mapping[str, object] | None) -> Embedder:
@@ -122,7 +122,9 @@ def _own(kept: Mapping[str, object] | None, given: type | None) -> Embedder:
         given: its class; else it has to be one that chromadb knows.
     """
     if kept is None:
-        raise RepairRefused(f"no embedding function is kept with it (1.0 began to); {INSTEAD}")
+        raise RepairRefused(
+            f"Chroma kept no embedding function with it (Chroma 1.0 began to); {INSTEAD}"
+        )
     name, config = kept.get("name"), kept.get("config")
     if kept.get("type") != KNOWN_TYPE or not isinstance(name, str) or not isinstance(config, dict):
         raise RepairRefused(

@@ -72,7 +72,7 @@ class IndexSettings:
         if self.dimension < 1 or stride(self.dimension, self.m) > LARGEST_ELEMENT:
             raise UsageError(f"vectors of {self.dimension} dimensions cannot be indexed")
         if self.ef_construction < 0 or self.threads < 0:
-            raise UsageError("ef_construction and the number of threads are not negative")
+            raise UsageError("ef_construction and the number of threads must not be negative")
 
     @property
     def made_by(self) -> Release:

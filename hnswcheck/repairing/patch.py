@@ -93,7 +93,7 @@ class Mend:
     def describe(self) -> Iterator[str]:
         """What is done, a line each."""
         if self.adopted:
-            yield f"take over {self.folder.name}"
+            yield f"take the folder {self.folder.name}"
         if new := self.relabelling:
             yield f"write the id map anew: {len(new.chosen):,} records"
             if len(new.dead):

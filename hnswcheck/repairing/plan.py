@@ -111,7 +111,7 @@ def _coming_back(view: CollectionView, found: Salvage) -> str:
     Chroma begins such an index anew, with all that the log has.
     """
     if any(row.fault for row in view.read_all_wal()):
-        return "no vector is left, and the log has rows at which Chroma stops"
+        return "no vector is left, and Chroma stops at rows of the log"
     anew, _ = balance_with(view, None, BEFORE_ALL, found.records.ids)
     if anew is None or not anew.phantom:
         return ""

@@ -113,18 +113,20 @@ class SegmentRepair:
         if self.mend is not None:
             yield from self.mend.describe()
         else:
-            parts = [f"{len(self.use):,} vectors from what is there"]
+            parts = [f"{len(self.use):,} vectors that still exist"]
             if self.embedder is not None:
-                parts.append(f"{len(self.embed):,} embedded again by {self.embedder.label}")
+                parts.append(
+                    f"{len(self.embed):,} documents embedded again by {self.embedder.label}"
+                )
             yield f"build a new index: {', '.join(parts)}"
         if self.salvage.skipped:
-            yield f"pass over {self.salvage.skipped:,} rows of the log that cannot be read"
+            yield f"pass over {self.salvage.skipped:,} unreadable rows of the log"
         if self.salvage.metadata_start is not None:
             yield f"set METADATA's watermark to {self.salvage.metadata_start}"
         if len(self.leave):
-            yield f"leave {len(self.leave):,} records out of it"
+            yield f"leave {len(self.leave):,} records out of the index"
         if len(self.drop):
-            yield f"delete {len(self.drop):,} records, after they are written to a file"
+            yield f"delete {len(self.drop):,} records after writing them to a file"
 
     @property
     def reasons(self) -> dict[Grade, dict[Reason, int]]:

@@ -153,7 +153,7 @@ def _drop(root: Path, segment: SegmentRepair, lines: str, now: datetime, wait: f
         with StoreState.of_database(root).hold(wait) as held:
             perform(held, "repair", [Step(segment.segment, ((lines, name),), drops=drops)], {})
     except HnswcheckError as error:
-        text = f"{error}; the index is repaired, but no record was deleted: repair again for that"
+        text = f"{error}; the index is repaired, but no record was deleted: run the repair again"
         raise type(error)(text) from error
     return name
 

@@ -196,7 +196,10 @@ def _cached(origin: Origin, store: Path, tell: Callable[[str], None]) -> KeptVec
             raise
     except OSError as error:
         why = error.strerror or str(error)
-        tell(f"no cache for the vectors ({why}): if it is interrupted, all documents go again")
+        tell(
+            f"the vectors cannot be kept ({why}): an interrupted run starts again from the first"
+            " document"
+        )
         return None
 
 
@@ -210,7 +213,7 @@ def _cache_directory(store: Path) -> Path:
     if not place.is_absolute():  # where nobody knows the home directory
         raise OSError(f"{path_text(place)} is not an absolute path")
     if place.resolve().is_relative_to(store.resolve()):
-        raise OSError("it would be within the store")
+        raise OSError("the cache directory is inside the store")
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for folder in (place, place / FOLDER):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -227,7 +230,7 @@ def _open_alone(path: Path) -> IO[bytes]:
     file = os.fdopen(os.open(path, flags, 0o600), "r+b")
     try:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("it is no file")
+            raise OSError("the cache file is not a regular file")
         _lock(file)
         if hasattr(os, "fchmod"):
             os.fchmod(file.fileno(), 0o600)
@@ -246,4 +249,4 @@ def _lock(file: IO[bytes]) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OSError("another process uses it") from error
+        raise OSError("another process uses the cache file") from error

@@ -18,7 +18,7 @@ from hnswcheck.store.schema import read_schema
 from hnswcheck.store.scratch import scratch_directory
 from hnswcheck.store.view import open_store
 
-OTHERWISE = "nothing was changed; --verify audit does without it"
+OTHERWISE = "nothing was changed; --verify audit works without chromadb"
 
 
 class Verify(StrEnum):

@@ -82,7 +82,9 @@ def export(
         need_pyarrow()
     root = Path(path)
     if target.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"{output}: not within the store, where nothing may be written")
+        raise UsageError(
+            f"{output} is inside the store, where an export writes nothing: choose another place"
+        )
     with naming(path):
         return call_isolated_if_open(root / DATABASE, _export, (root, collection, target), progress)
 
@@ -93,7 +95,9 @@ def _export(root: Path, name: str, output: Path, progress: Progress = silent) ->
         found = select_collections(read_collections(view.database, schema), [name])
         if len(found) != 1:
             ids = ", ".join(one.id for one in found)
-            raise UsageError(f"{len(found)} collections of that name; say which by its id: {ids}")
+            raise UsageError(
+                f"{len(found)} collections have that name; choose one by its id: {ids}"
+            )
         (collection,) = found
         if collection.vector is None or collection.metadata is None:
             raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")

@@ -37,7 +37,7 @@ def need_pyarrow() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        text = f"Parquet needs pyarrow ({error}); there is an extra: hnswcheck[parquet]"
+        text = f"Parquet needs pyarrow ({error}); install it with: pip install 'hnswcheck[parquet]'"
         raise ExtraMissing(text) from error
 
 

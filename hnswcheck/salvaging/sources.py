@@ -205,12 +205,12 @@ def _unfathomable(target: CollectionView, rows: Sequence[WalRow], start: int) ->
     """
     dimension = target.collection.dimension
     if dimension is None:
-        return "sqlite has no dimension for it"
+        return "sqlite has no dimension for the collection"
     faults = {row.seq_id: row.fault for row in rows if row.fault}
     if any(seq_id > start for seq_id in faults):
         return "the WAL has rows that Chroma cannot read, and METADATA has yet to apply them"
     if ID_FAULT in faults.values():
-        return "the WAL has rows of which nobody can tell whose they are"
+        return "the WAL has rows whose record id cannot be read"
     of_other_size = VECTOR_OF.partition("{")[0]
     sizes = {fault.split(",")[0] for fault in faults.values() if fault.startswith(of_other_size)}
     header = open_segment(target.folder).header if target.folder else None
@@ -219,7 +219,10 @@ def _unfathomable(target: CollectionView, rows: Sequence[WalRow], start: int) ->
     else:
         differs = header.dimension != dimension and VECTOR_OF.format(4 * header.dimension) in sizes
     if differs:
-        return f"sqlite says that its vectors have {dimension} dimensions, and the WAL has others"
+        return (
+            f"sqlite says that the vectors have {dimension} dimensions, but the WAL has vectors"
+            " of other dimensions"
+        )
     return ""
 
 

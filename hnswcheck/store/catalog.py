@@ -130,5 +130,7 @@ def select_collections(
     unknown = [name for name in wanted if name not in known]
     if unknown:
         names = ", ".join(sorted({repr(c.name) for c in collections})[:20]) or "none"
-        raise UsageError(f"no collection {unknown[0]!r} in the store; there are: {names}")
+        raise UsageError(
+            f"the store has no collection {unknown[0]!r}; its collections are: {names}"
+        )
     return [c for c in collections if c.name in wanted or c.id in wanted]

@@ -170,7 +170,7 @@ def _log(found: Any) -> tuple[int, int] | None:
         case None:
             return None
         case _:
-            raise FormatError("a log that is none")
+            raise FormatError("invalid log")
 
 
 def _accepted(found: Any) -> dict[str, tuple[str, ...]]:
@@ -178,7 +178,7 @@ def _accepted(found: Any) -> dict[str, tuple[str, ...]]:
         case dict() if all(isinstance(ids, list) for ids in found.values()):
             return {str(grade): tuple(map(str, ids)) for grade, ids in found.items()}
         case _:
-            raise FormatError("accepted records that are none")
+            raise FormatError("invalid list of accepted records")
 
 
 def _file_print(found: Any) -> FilePrint:
@@ -186,7 +186,7 @@ def _file_print(found: Any) -> FilePrint:
         case {"name": str(name), "size": int(size), "mtime_ns": int(mtime), "sha256": str(digest)}:
             return FilePrint(name, size, mtime, digest)
         case _:
-            raise FormatError("a file that is none")
+            raise FormatError("invalid list of files")
 
 
 def free_name(

@@ -75,7 +75,7 @@ def _numbers(listed: object, count: object) -> Ints:
     """int64 (count,): numbers as :data:`SEQ_ID` has them, with commas between them."""
     found = listed.decode() if isinstance(listed, bytes) else ""
     if "?" in found:
-        raise SqliteDamaged("embeddings.seq_id is no number")
+        raise SqliteDamaged("embeddings.seq_id is not a number")
     if "x" in found:
         parts = found.split(",")
         values = [bytes.fromhex(p[1:]) if p[0] == "x" else int(p) for p in parts]
@@ -157,4 +157,4 @@ def seq_id_number(seq_id: object) -> int:
         return int.from_bytes(seq_id, "big", signed=True)
     if isinstance(seq_id, int):
         return seq_id
-    raise SqliteDamaged("embeddings.seq_id is no number")
+    raise SqliteDamaged("embeddings.seq_id is not a number")

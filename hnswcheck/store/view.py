@@ -163,7 +163,9 @@ def find_database(path: Path) -> Path:
             raise NotAChromaStore(f"{path}: not a directory")
         database = path / DATABASE
         if not database.exists():
-            raise NotAChromaStore(f"{path}: no {DATABASE} in it, so not a Chroma persist directory")
+            raise NotAChromaStore(
+                f"{path}: no {DATABASE} in it, so this is not a Chroma persist directory"
+            )
         if not database.is_file():
             raise NotAChromaStore(f"{database}: not a file")
     except OSError as error:

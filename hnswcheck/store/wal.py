@@ -29,7 +29,7 @@ OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
 FLOAT32 = b"FLOAT32"
 
 #: Faults of a row whose id, or whose other parts, can be told all the same.
-ID_FAULT, METADATA_FAULT = "an id that is no text", "metadata or time that cannot be read"
+ID_FAULT, METADATA_FAULT = "the id is not text", "metadata or time is unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +152,9 @@ def _fault(*row: object) -> str | None:
     if id_type != b"text":
         return ID_FAULT
     if vector_type not in (b"null", b"blob"):
-        return "a vector that is no BLOB"
+        return "the vector is not a BLOB"
     if encoding is not None and encoding_type != b"text":
-        return "an encoding that is no text"
+        return "the encoding is not text"
     if vector_type == b"blob" and encoding != FLOAT32:
         return "unknown encoding"
     return None if readable else METADATA_FAULT
@@ -175,7 +175,7 @@ def row_fault(row: WalRow, dimension: int | None) -> str | None:
         return "no vector" if row.operation in ("add", "upsert") else None
     if dimension is not None and size != 4 * dimension:
         return f"{VECTOR_OF.format(size)}, expected {4 * dimension}"
-    return "vector is no whole number of float32" if size % 4 else None
+    return "the vector is not a whole number of float32 values" if size % 4 else None
 
 
 def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:

@@ -55,7 +55,7 @@ def watermark_from_json(found: Any) -> WatermarkRow | None:
         case None:
             return None
         case {"rowid": int(rowid)} if not fits(rowid):
-            raise FormatError("a rowid that is none")
+            raise FormatError("invalid rowid of a watermark")
         case {"rowid": int(rowid), "type": "integer", "value": int(value)} if fits(value):
             return WatermarkRow(rowid, "integer", value)
         case {"rowid": int(rowid), "type": "real", "value": float(value)}:
@@ -66,10 +66,10 @@ def watermark_from_json(found: Any) -> WatermarkRow | None:
             try:
                 bytes.fromhex(value)
             except ValueError as error:
-                raise FormatError("a watermark that is not hexadecimal") from error
+                raise FormatError("invalid watermark: not hexadecimal") from error
             return WatermarkRow(rowid, type_, value)
         case _:
-            raise FormatError("a watermark that is none")
+            raise FormatError("invalid watermark")
 
 
 #: Integers past this are no counter of operations: damage that a third-party fix left.

@@ -186,7 +186,7 @@ def test_a_class_that_chromadb_does_not_know_can_be_given(made: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("none", "no embedding function is kept"),
+        ("none", "kept no embedding function with it"),
         ("legacy", "kept as 'legacy'"),
         ("openai", r"'openai' cannot be built: \w+: .*openai python package"),
         (
@@ -413,7 +413,7 @@ def test_without_a_cache_it_goes_on_and_says_so(
     assert report.after is not None
     assert report.after.verdict == "consistent"
     assert len(caplog.messages) == 1
-    assert "no cache for the vectors" in caplog.text
+    assert "the vectors cannot be kept" in caplog.text
     assert len(embedders.asked()) == DIFFERENT
     assert not list(store.rglob(f"*{SUFFIX}"))
 
@@ -445,7 +445,7 @@ def test_two_processes_do_not_write_into_one_file(tmp_path: Path) -> None:
         with kept_vectors(origin, tmp_path / "store", said.append) as second:
             assert second.places == {}
     assert len(said) == 1
-    assert "another process uses it" in said[0]
+    assert "another process uses the cache file" in said[0]
     with kept_vectors(origin, tmp_path / "store", said.append) as third:
         assert third.places == {b"a" * 32: 0}
 
@@ -462,7 +462,7 @@ def test_a_link_in_the_cache_is_not_followed(
     before = victim.read_bytes()
     cache.symlink_to(victim)
     repaired(store)
-    assert "no cache for the vectors" in caplog.text
+    assert "the vectors cannot be kept" in caplog.text
     assert victim.read_bytes() == before
 
 

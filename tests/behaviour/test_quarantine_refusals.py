@@ -143,7 +143,7 @@ def test_without_accept_loss_it_says_what_would_be_lost_and_that_repair_is_bette
     said = " ".join(out.split())
     assert f"{fate.searchable} records stay searchable" in said
     assert f"{fate.after_repair} only after a repair" in said
-    assert "repair is the better way" in said
+    assert "Better run hnswcheck repair, which keeps them" in said
     assert snapshot(store) == before
 
 

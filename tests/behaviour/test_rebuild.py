@@ -483,8 +483,8 @@ def build(
     ("ids", "settings", "message"),
     [
         ([], {}, "no records"),
-        ([b"a", b"a"], {}, "1 ids come more than once"),
-        ([b"a", b"\xff"], {}, "the id at 1 is no UTF-8"),
+        ([b"a", b"a"], {}, "1 ids occur more than once"),
+        ([b"a", b"\xff"], {}, "the id at 1 is not UTF-8"),
         ([b"a"], {}, "1 ids, and more vectors"),
         ([b"a", b"b", b"c"], {}, "3 ids, and 2 vectors"),
         (None, {"dimension": 4}, "shape"),
@@ -559,7 +559,10 @@ def test_a_full_disk_leaves_nothing_behind(id_size: int, tmp_path: Path) -> None
     shutil.rmtree(made.folder)
     limits = {0, 50, 96, 97, saved // 2, saved - 400, saved - 4, saved - 1, enough - 1}
     for limit in limits:
-        with files_up_to(limit), pytest.raises(ActionFailed, match="no index was built in"):
+        with (
+            files_up_to(limit),
+            pytest.raises(ActionFailed, match="index could not be built in"),
+        ):
             build(tmp_path / "new", each, ids=ids)
         assert not list(tmp_path.iterdir()), limit
     with files_up_to(enough):

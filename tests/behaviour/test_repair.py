@@ -230,7 +230,7 @@ def test_an_old_row_that_cannot_be_read_is_in_nobodys_way(tmp_path: Path) -> Non
     ("name", "line"),
     [
         ("1.5.9-damaged-dimension-changed", "9 dimensions, and the WAL has others"),
-        ("1.5.9-damaged-dimension-gone", "sqlite has no dimension for it"),
+        ("1.5.9-damaged-dimension-gone", "sqlite has no dimension for the collection"),
     ],
 )
 def test_where_sqlite_has_another_dimension_nothing_is_called_lost(
@@ -363,7 +363,7 @@ def test_what_is_left_can_be_taken_elsewhere_without_touching_the_store(
     assert [line["grade"] == "lost" for line in lines] == np.isnan(vectors).any(axis=1).tolist()
     assert [line["grade"] == "proven" for line in lines] == (grades == 5).tolist()
     assert all(set(line["document"]) == {"x"} for line in lines)
-    with pytest.raises(hnswcheck.UsageError, match="not within the store"):
+    with pytest.raises(hnswcheck.UsageError, match="inside the store"):
         hnswcheck.export(documented, "docs", documented / "out")
     with pytest.raises(hnswcheck.UsageError, match="no collection 'nothing'"):
         hnswcheck.export(documented, "nothing", tmp_path / "out")
@@ -383,7 +383,7 @@ def test_the_command_plans_refuses_repairs_and_says_how_to_undo(lossy: Path) -> 
     nobody = run("repair", lossy, "--accept", "unconfirmed", "--accept", "outdated", "--accept",
                  "suspect", "--leave-unindexed")  # fmt: skip
     assert nobody.returncode == 2
-    assert "say --yes" in nobody.stderr
+    assert "use --yes" in nobody.stderr
     done = run("repair", lossy, "--accept", "unconfirmed", "--accept", "outdated", "--accept",
                "suspect", "--leave-unindexed", "--yes", "--json")  # fmt: skip
     assert done.returncode == 1, done.stderr  # 34 records have no vector still

@@ -175,7 +175,7 @@ def test_hits_that_are_no_records_are_seen(lossy: Path) -> None:
     segment = planned(lossy)
     (folder,) = segment_folders(lossy)
     indexed = [i for i, r in enumerate(segment.records()) if r.source == folder.name]
-    assert "finds what is no record" in said_of(lossy, segment, np.array(indexed))
+    assert "finds ids without a record" in said_of(lossy, segment, np.array(indexed))
 
 
 def test_a_vector_that_is_not_the_one_put_in_is_seen(whole: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_vector_that_is_not_the_one_put_in_is_seen(whole: Path, tmp_path: Path
     segment = planned(unpack(WHOLE, tmp_path / "twin"))
     assert said_of(whole, segment, segment.use) == ""
     said = said_of(whole, segment, segment.use, change=3)
-    assert "another vector than was put in of 1 of " in said
+    assert "another vector than the new index for 1 of " in said
 
 
 def test_hits_at_another_distance_are_seen(whole: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_hits_at_another_distance_are_seen(whole: Path, tmp_path: Path) -> None:
     segment = planned(unpack(WHOLE, tmp_path / "twin"))
     assert segment.collection.space == "l2"
     expected = replace(segment, collection=replace(segment.collection, space="ip"))
-    assert "finds at another distance than it is" in said_of(whole, expected, segment.use)
+    assert "reports a wrong distance for" in said_of(whole, expected, segment.use)
 
 
 def test_a_crash_is_seen(tmp_path: Path) -> None:

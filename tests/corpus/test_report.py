@@ -349,7 +349,7 @@ def test_other_severities_make_another_report() -> None:
 def test_an_empty_list_of_collections_is_no_clean_bill(
     nothing: Iterable[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(hnswcheck.UsageError, match="empty list"):
+    with pytest.raises(hnswcheck.UsageError, match="list of collections is empty"):
         hnswcheck.audit(unpack(SOUND, tmp_path), collections=nothing)
 
 

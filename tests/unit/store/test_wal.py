@@ -18,7 +18,7 @@ ADD = WalRow(1, "add", b"a", 32)
         (ADD, None, None),
         (ADD, 7, "vector of 32 bytes, expected 28"),
         (replace(ADD, vector_bytes=31), 8, "vector of 31 bytes, expected 32"),
-        (replace(ADD, vector_bytes=31), None, "vector is no whole number of float32"),
+        (replace(ADD, vector_bytes=31), None, "the vector is not a whole number of float32 values"),
         (replace(ADD, vector_bytes=None), 8, "no vector"),
         (replace(ADD, operation="upsert", vector_bytes=None), 8, "no vector"),
         (replace(ADD, operation="update", vector_bytes=None), 8, None),
