@@ -16,7 +16,7 @@ from hnswcheck.errors import HnswcheckError, UsageError
 from hnswcheck.isolation import exit_when_told
 
 app = typer.Typer(
-    help="The fsck for Chroma: says exactly whether vector index and records agree.",
+    help="The fsck for Chroma: tells exactly whether vector index and records agree.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,22 +38,23 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
-app.command(epilog=audit.EXAMPLES)(audit.audit)
-app.command(epilog=change.QUARANTINE_EXAMPLES)(change.quarantine)
-app.command(epilog=change.RESTORE_EXAMPLES)(change.restore)
-app.command(epilog=repair.EXAMPLES)(repair.repair)
-app.command(epilog=repair.SALVAGE_EXAMPLES, cls=repair.SalvageCommand)(repair.salvage)
-app.command(epilog="Examples:\n\n  hnswcheck explain\n\n  hnswcheck explain records-missing")(
-    explain.explain
-)
-app.command(epilog="Example:\n\n  hnswcheck schema > report.schema.json")(explain.schema)
-app.command(epilog="Example:\n\n  hnswcheck demo")(audit.demo)
+app.command(epilog=audit.EPILOG)(audit.audit)
+app.command(epilog=change.QUARANTINE_EPILOG)(change.quarantine)
+app.command(epilog=change.RESTORE_EPILOG)(change.restore)
+app.command(epilog=repair.EPILOG)(repair.repair)
+app.command(epilog=repair.SALVAGE_EPILOG, cls=repair.SalvageCommand)(repair.salvage)
+app.command(epilog=explain.EPILOG)(explain.explain)
+app.command(epilog=explain.SCHEMA_EPILOG)(explain.schema)
+app.command(epilog=audit.DEMO_EPILOG)(audit.demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,7 +74,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         )
     except CliError as error:
         says = getattr(error, "format_message", lambda: "")()
-        complain(f"{says or 'nothing to do'} (see hnswcheck --help)")
+        complain(f"{says or 'there is nothing to do'} (see hnswcheck --help)")
         return UsageError.exit_code
     except HnswcheckError as error:
         complain(str(error))
@@ -85,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         complain(
             f"internal error: {type(error).__name__}: {error}"
-            " (please report it; HNSWCHECK_TRACEBACK=1 shows where)"
+            " (please report it; with HNSWCHECK_TRACEBACK=1 it shows where)"
         )
         return HnswcheckError.exit_code
     if code == INTERRUPTED:  # newer typer returns this itself

@@ -15,6 +15,7 @@ import typer
 from hnswcheck.cli.change import AcceptLoss, Move, Wait, Yes, move_damaged
 from hnswcheck.cli.choosing import LEVELS, level_named
 from hnswcheck.cli.demo import unpacked_demo
+from hnswcheck.cli.help_page import epilog
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, emit, is_terminal, page
 from hnswcheck.errors import HnswcheckError, UsageError
@@ -34,77 +35,84 @@ class FailOn(StrEnum):
     WARNING = "warning"
 
 
-EXAMPLES = """
-Examples:
-
-  hnswcheck audit ./chroma
-
-  hnswcheck audit ./chroma --collection docs --all-ids
-
-  hnswcheck audit backup-*/ --fail-on warning --quiet
-
-  hnswcheck audit ./chroma --format json -o report.json
-
-  hnswcheck audit ./chroma --quarantine
-
-Exit codes: 0 nothing at or above --fail-on; 1 findings, also where --quarantine then moved what
-was damaged; 2 wrong use; 3 could not be decided; 130 interrupted.
-"""
+EPILOG = epilog(
+    (
+        "audit ./chroma",
+        "audit ./chroma --collection docs --all-ids",
+        "audit backup-*/ --fail-on warning --quiet",
+        "audit ./chroma --format json -o report.json",
+        "audit ./chroma --quarantine",
+    ),
+    {
+        0: "nothing was found at or above --fail-on",
+        1: "findings at or above --fail-on, even if --quarantine then moved the damage",
+        3: "the store could not be judged",
+    },
+)
+DEMO_EPILOG = epilog(("demo",), {0: "the demo was shown", 3: "it could not be unpacked or shown"})
 
 
 def audit(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            readable=False, metavar="PATH...", help="Persist directories.", show_default=False
+            readable=False,
+            metavar="PATH",
+            help="The persist directories of Chroma.",
+            show_default=False,
         ),
     ],
     level: Annotated[
         str,
         typer.Option(
             metavar=LEVELS,
-            help="Counts only; or every id, label and link; or vectors and sqlite, too.",
+            help="What to read: probe reads counts only; standard every id, label and link; deep"
+            " also all vectors and all of sqlite.",
         ),
     ] = "standard",
     collection: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this collection (name or id); repeatable."),
+        typer.Option(metavar="NAME", help="Audit only this collection (name or id); repeatable."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.TEXT,
-    fail_on: Annotated[FailOn, typer.Option(help="Which findings make the exit code 1.")] = (
-        FailOn.ERROR
-    ),
+    format: Annotated[Format, typer.Option(help="The format of the report.")] = Format.TEXT,
+    fail_on: Annotated[
+        FailOn, typer.Option(help="The least severity that makes the exit code 1.")
+    ] = (FailOn.ERROR),
     severity: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="FINDING=LEVEL", help="Give a finding another severity here; repeatable."
+            metavar="FINDING=LEVEL",
+            help="Give a finding another severity for this audit; repeatable.",
         ),
     ] = None,
     all_ids: Annotated[
-        bool, typer.Option("--all-ids", help="Name every affected id, not the first 20.")
+        bool, typer.Option("--all-ids", help="Name every affected id instead of the first 20.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only the verdict, no progress.")
+        bool, typer.Option("--quiet", "-q", help="Print only the verdict, and no progress.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there instead.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write the report to FILE instead of stdout."
+        ),
     ] = None,
     quarantine: Annotated[
         bool,
         typer.Option(
             "--quarantine",
-            help="Then move what is damaged, as 'hnswcheck quarantine' does; --yes, --accept-loss"
-            " and --wait are for that.",
+            help="Then move damaged segments as 'hnswcheck quarantine' does; --yes, --accept-loss"
+            " and --wait apply to that.",
         ),
     ] = False,
     yes: Yes = False,
     accept_loss: AcceptLoss = False,
     wait: Wait = 0.0,
 ) -> None:
-    """Say of every collection whether its vector index and its records agree.
+    """Check whether the vector index and the records agree.
 
-    Reads only, unless --quarantine is given. Nothing in the directory is written, created or
-    touched, and a running Chroma is not disturbed.
+    An audit judges every collection. It writes, creates and changes nothing in the persist
+    directory (unless --quarantine is given), and does not disturb a running Chroma.
     """
     read = level_named(level)
     severities = _severities(severity or [])
@@ -229,7 +237,10 @@ def _rendered(report: Report, format: Format, quiet: bool, colours: bool) -> str
 
 
 def demo() -> None:
-    """Audit a damaged store that comes with the package, and show how to read the result."""
+    """Audit a small damaged store that comes with hnswcheck.
+
+    The demo says what happened to the store, and how to read the report.
+    """
     from hnswcheck.auditing.api import audit
 
     with unpacked_demo() as (store, about):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hnswcheck.cli.choosing import LEVELS, level_named
+from hnswcheck.cli.help_page import epilog
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, is_terminal, show
 from hnswcheck.errors import HnswcheckError, UsageError
@@ -20,68 +21,70 @@ if TYPE_CHECKING:
 StorePath = Annotated[
     Path,
     typer.Argument(
-        readable=False, metavar="PATH", help="The persist directory.", show_default=False
+        readable=False, metavar="PATH", help="The persist directory of Chroma.", show_default=False
     ),
 ]
 Wait = Annotated[
     float,
     typer.Option(
-        metavar="SECONDS", min=0, help="Wait so long for other processes to leave the store."
+        metavar="SECONDS", min=0, help="Seconds to wait for other processes to close the store."
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Move without asking first.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the store is changed.")]
 AcceptLoss = Annotated[
     bool,
     typer.Option(
-        "--accept-loss", help="Move also where records are searchable only after a repair, then."
+        "--accept-loss",
+        help="Also move segments whose records are then searchable only after a repair.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 
 #: Nothing could be said of some segments.
 UNDECIDED = HnswcheckError.exit_code
 
-QUARANTINE_EXAMPLES = """
-Examples:
-
-  hnswcheck quarantine ./chroma --dry-run
-
-  hnswcheck quarantine ./chroma --collection docs
-
-  hnswcheck quarantine ./chroma --yes --wait 30
-
-Exit codes: 0 no damaged segment is left in place; 1 some are; 2 wrong use; 3 it could not be
-done, and nothing was changed; 130 interrupted.
-"""
-
-RESTORE_EXAMPLES = """
-Examples:
-
-  hnswcheck restore ./chroma
-
-  hnswcheck restore ./chroma --quarantine NAME --dry-run
-
-  hnswcheck restore ./chroma --quarantine NAME
-
-Exit codes: 0 done; 1 refused, as it would lose what was written since; 2 wrong use; 3 it could
-not be done, and nothing was changed; 130 interrupted.
-"""
+QUARANTINE_EPILOG = epilog(
+    (
+        "quarantine ./chroma --dry-run",
+        "quarantine ./chroma --collection docs",
+        "quarantine ./chroma --yes --wait 30",
+    ),
+    {
+        0: "no damaged segment is left in place",
+        1: "damaged segments are left in place",
+        3: "it could not be done, and nothing was changed",
+    },
+)
+RESTORE_EPILOG = epilog(
+    (
+        "restore ./chroma",
+        "restore ./chroma --quarantine NAME --dry-run",
+        "restore ./chroma --quarantine NAME",
+    ),
+    {
+        0: "done",
+        1: "refused, because it would lose what was written since",
+        3: "it could not be done, and nothing was changed",
+    },
+)
 
 
 def quarantine(
     path: StorePath,
     collection: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this collection (name or id); repeatable."),
+        typer.Option(
+            metavar="NAME", help="Quarantine only this collection (name or id); repeatable."
+        ),
     ] = None,
     segment: Annotated[
         list[str] | None,
-        typer.Option(metavar="UUID", help="Only this vector segment; repeatable."),
+        typer.Option(metavar="UUID", help="Quarantine only this vector segment; repeatable."),
     ] = None,
     level: Annotated[
         str,
-        typer.Option(metavar=LEVELS, help="How thoroughly to audit first: standard or deep."),
+        typer.Option(metavar=LEVELS, help="The level of the audit before it: standard or deep."),
     ] = "standard",
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -89,10 +92,11 @@ def quarantine(
     wait: Wait = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Move damaged segments out of Chroma's way, so that restore can put them back.
+    """Move damaged segments out of Chroma's way; restore undoes it.
 
-    Audits first, and moves only what is diverged or corrupt. Chroma then replays what its WAL
-    holds; where that is not every record, nothing is moved without --accept-loss.
+    A quarantine audits the store first and moves only segments that are diverged or corrupt. It
+    moves only segments whose records all stay searchable, because Chroma replays them from its
+    WAL; --accept-loss moves the others, too. hnswcheck restore puts a segment back.
     """
     move = Move(
         level=level_named(level),
@@ -172,15 +176,15 @@ def restore(
     path: StorePath,
     quarantine: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What to put back; none lists what there is."),
+        typer.Option(metavar="NAME", help="What to put back; without it, list what there is."),
     ] = None,
     dry_run: DryRun = False,
     wait: Wait = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Put back what quarantine moved, or list what could be put back.
+    """Put back what a quarantine or a repair moved, or list it.
 
-    Refuses where records that were written since would no longer be searchable.
+    A restore is refused if records that were written since would no longer be searchable.
     """
     from hnswcheck.changes import restore as restoring
     from hnswcheck.changes.journal import is_unfinished

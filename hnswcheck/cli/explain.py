@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hnswcheck.cli.help_page import epilog
 from hnswcheck.cli.terminal import emit
 from hnswcheck.errors import UsageError
 
@@ -13,12 +14,17 @@ if TYPE_CHECKING:
     from hnswcheck.findings import Kind
 
 
+EPILOG = epilog(("explain", "explain records-missing"), {0: "done"})
+SCHEMA_EPILOG = epilog(("schema > report.schema.json",), {0: "done"})
+
+
 def explain(
     finding: Annotated[
-        str | None, typer.Argument(metavar="FINDING", help="A finding's id; none lists all.")
+        str | None,
+        typer.Argument(metavar="FINDING", help="The id of a finding; without it, list all."),
     ] = None,
 ) -> None:
-    """Explain a finding: what Chroma does with it, and what to do."""
+    """Explain a finding: what Chroma does, and what to do."""
     from hnswcheck.findings import REGISTRY
 
     if finding is None:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from hnswcheck.cli.change import Quiet, StorePath, Wait, Yes
+from hnswcheck.cli.help_page import epilog, numbered
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, emit, is_terminal, show
 from hnswcheck.errors import RepairRefused, UsageError
@@ -22,35 +23,33 @@ from hnswcheck.errors import RepairRefused, UsageError
 if TYPE_CHECKING:
     from hnswcheck.repairing.embedder import Embedding
 
-EXAMPLES = """
-Examples:
-
-  hnswcheck repair ./chroma --plan
-
-  hnswcheck repair ./chroma --collection docs
-
-  hnswcheck repair ./chroma --accept unconfirmed --reembed
-
-  hnswcheck repair ./chroma --embed-with mymodule:embed --batch-size 64
-
-  hnswcheck repair ./chroma --leave-unindexed --yes
-
-  hnswcheck repair ./chroma --accept unconfirmed --drop-records
-
-Exit codes: 0 the store is consistent; 1 it is not, or nothing was changed because records have no
-proven vector; 2 wrong use; 3 it could not be done, and nothing was changed; 130 interrupted.
-"""
-
-SALVAGE_EXAMPLES = """
-Examples:
-
-  hnswcheck salvage ./chroma --collection docs -o docs
-
-  hnswcheck salvage ./chroma --collection docs -o docs.parquet
-
-Reasons of the grades, by their numbers in FILE.npz and their names in FILE.jsonl:
-"""
-
+EPILOG = epilog(
+    (
+        "repair ./chroma --plan",
+        "repair ./chroma --collection docs",
+        "repair ./chroma --accept unconfirmed --reembed",
+        "repair ./chroma --embed-with mymodule:embed --batch-size 64",
+        "repair ./chroma --leave-unindexed --yes",
+        "repair ./chroma --accept unconfirmed --drop-records",
+    ),
+    {
+        0: "the store is consistent",
+        1: "the store is not consistent; or nothing was changed, because records have no proven"
+        " vector",
+        3: "it could not be done, and nothing was changed",
+    },
+)
+SALVAGE_EPILOG = epilog(
+    (
+        "salvage ./chroma --collection docs -o docs",
+        "salvage ./chroma --collection docs -o docs.parquet",
+    ),
+    {
+        0: "the files are written",
+        1: "the collection cannot be exported",
+        3: "it could not be done, and no file was written",
+    },
+)
 FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -60,8 +59,9 @@ class SalvageCommand(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         from hnswcheck.salvaging.reason import Reason
 
-        legend = [f"  {one.value:2} {one.slug}: {one.sentence}" for one in reversed(Reason)]
-        self.epilog = "\n\n".join([SALVAGE_EXAMPLES.rstrip(), *legend])
+        title = "Reasons of the grades, by number in FILE.npz and by name in FILE.jsonl:"
+        legend = [(one.value, f"{one.slug}: {one.sentence}") for one in reversed(Reason)]
+        self.epilog = f"{SALVAGE_EPILOG}\n\n{numbered(title, legend)}"
         super().format_epilog(ctx, formatter)
 
 
@@ -69,16 +69,16 @@ def repair(
     path: StorePath,
     collection: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this collection (name or id); repeatable."),
+        typer.Option(metavar="NAME", help="Repair only this collection (name or id); repeatable."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only say what would be done, and why.")
+        bool, typer.Option("--plan", help="Only show what would be done, and why.")
     ] = False,
     accept: Annotated[
         list[str] | None,
         typer.Option(
             metavar="GRADE",
-            help="Take vectors of this grade, too: inferred, outdated, suspect, unconfirmed;"
+            help="Also use vectors of this grade: inferred, outdated, suspect, unconfirmed;"
             " repeatable.",
         ),
     ] = None,
@@ -94,12 +94,13 @@ def repair(
         str | None,
         typer.Option(
             metavar="MODULE:FUNCTION",
-            help="The same with this function, from a list of texts to vectors; or with this"
-            " embedding function class, for a collection that keeps its settings.",
+            help="The same with this function, which turns a list of texts into vectors; or with"
+            " this embedding function class, if Chroma keeps its settings. Make sure that it"
+            " produced the existing vectors; hnswcheck cannot tell.",
         ),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Documents that are embedded at a time.")
+        int, typer.Option(metavar="N", min=1, help="Embed at most N documents at a time.")
     ] = 256,
     leave_unindexed: Annotated[
         bool,
@@ -111,15 +112,17 @@ def repair(
         bool,
         typer.Option(
             "--drop-records",
-            help="Delete records without an acceptable vector; a file in PATH has them then.",
+            help="Delete records without an acceptable vector, after writing them to a file in"
+            " PATH.",
         ),
     ] = False,
     verify: Annotated[
         str | None,
         typer.Option(
             metavar="[none|audit|chroma]",
-            help="What must be content with a new index, else the old one comes back: an audit, or"
-            " also Chroma, on a copy (the default, if it is installed).",
+            help="Who checks a new index before it stays: an audit of its vectors; or also Chroma,"
+            " on a copy (the default, if chromadb is installed). An index that fails is taken"
+            " back.",
             show_default=False,
         ),
     ] = None,
@@ -130,12 +133,13 @@ def repair(
     wait: Wait = 0.0,
     quiet: Quiet = False,
 ) -> None:
-    """Make damaged collections whole from every vector that still exists.
+    """Make damaged collections whole again.
 
-    Finds for every record the best source of its vector and proves that it is the record's own;
-    builds a new index, or mends a copy of the old one where that is enough, and puts it in the
-    place of the damaged one, which is kept: restore undoes the repair. Building needs hnswlib,
-    which the extra "repair" of hnswcheck installs.
+    A repair finds the best source of every record's vector and proves that the vector is the
+    record's own. It builds a new index, or patches a copy of the old one if that is enough, and
+    puts it in the place of the damaged one. It keeps the old index: restore undoes the repair.
+    Vectors that were embedded before an interruption are kept in the user's cache directory.
+    Building needs hnswlib: pip install 'hnswcheck[repair]'.
     """
     from hnswcheck.changes.journal import is_unfinished
     from hnswcheck.cli import render_actions as actions
@@ -170,7 +174,10 @@ def repair(
 def salvage(
     path: StorePath,
     collection: Annotated[
-        str, typer.Option(metavar="NAME", help="The collection (name or id).", show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME", help="The collection to export (name or id).", show_default=False
+        ),
     ],
     output: Annotated[
         Path,
@@ -178,18 +185,18 @@ def salvage(
             "--output",
             "-o",
             metavar="FILE",
-            help="Writes FILE.npz and FILE.jsonl; or one file, if it ends with .parquet.",
+            help="Write FILE.npz and FILE.jsonl; or only FILE, if it ends with .parquet.",
             show_default=False,
         ),
     ],
     quiet: Quiet = False,
 ) -> None:
-    """Export what is left of a collection: ids, vectors, grades, documents and metadata.
+    """Export what is left of a collection, with its vectors.
 
-    Reads only. FILE.npz holds "vectors" (NaN where there is none), "grades" (5 proven, 4
-    inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost) and "reasons" (see below), FILE.jsonl
-    the rest in the same order. FILE.parquet holds all of it and needs the extra "parquet" of
-    hnswcheck.
+    A salvage only reads the store. FILE.npz holds "vectors" (NaN where there is none), "grades"
+    (5 proven, 4 inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost) and "reasons" (see below),
+    FILE.jsonl the rest in the same order. FILE.parquet holds all of it; it needs pyarrow: pip install
+    'hnswcheck[parquet]'.
     """
     from hnswcheck.cli import render_actions as actions
     from hnswcheck.salvaging import export as exporting

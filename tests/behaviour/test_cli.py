@@ -925,7 +925,10 @@ def test_help_has_an_example(command: str, flag: str, call: Call) -> None:
     done = call(command, flag)
     assert (done.code, done.err) == (0, "")
     after = done.out.partition("Example")[2]
-    assert f"hnswcheck {command}" in after
+    assert f"  hnswcheck {command}" in after
+    codes = re.findall(r"^ +(\d+)  \w", after.partition("Exit codes:")[2], re.MULTILINE)
+    assert {"0", "2", "130"} <= set(codes)
+    assert codes == sorted(codes, key=int)
 
 
 def test_help_names_every_option_and_exit_code(call: Call) -> None:
@@ -933,7 +936,13 @@ def test_help_names_every_option_and_exit_code(call: Call) -> None:
     options = "--level --collection --format --fail-on --severity --all-ids --quiet -o --output"
     for option in options.split():
         assert option in text
-    for code in ("0 nothing", "1 findings", "2 wrong use", "3 could not", "130 interrupted"):
+    for code in (
+        "0 nothing",
+        "1 findings",
+        "2 wrong use",
+        "3 the store could not",
+        "130 interrupted",
+    ):
         assert re.search(code.replace(" ", r"\s+"), text)
 
 
