@@ -195,8 +195,8 @@ def salvage(
 
     A salvage only reads the store. FILE.npz holds "vectors" (NaN where there is none), "grades"
     (5 proven, 4 inferred, 3 unconfirmed, 2 outdated, 1 suspect, 0 lost) and "reasons" (see below),
-    FILE.jsonl the rest in the same order. FILE.parquet holds all of it; it needs pyarrow: pip install
-    'hnswcheck[parquet]'.
+    FILE.jsonl the rest in the same order. FILE.parquet holds all of it; it needs pyarrow:
+    pip install 'hnswcheck[parquet]'.
     """
     from hnswcheck.cli import render_actions as actions
     from hnswcheck.salvaging import export as exporting

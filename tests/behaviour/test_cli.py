@@ -936,13 +936,8 @@ def test_help_names_every_option_and_exit_code(call: Call) -> None:
     options = "--level --collection --format --fail-on --severity --all-ids --quiet -o --output"
     for option in options.split():
         assert option in text
-    for code in (
-        "0 nothing",
-        "1 findings",
-        "2 wrong use",
-        "3 the store could not",
-        "130 interrupted",
-    ):
+    codes = ("0 nothing", "1 findings", "2 wrong use", "3 the store could not", "130 interrupted")
+    for code in codes:
         assert re.search(code.replace(" ", r"\s+"), text)
 
 
