@@ -81,6 +81,7 @@ class Pending:
 
     @property
     def total(self) -> int:
+        """All rows, whatever they do."""
         return self.add + self.update + self.upsert + self.delete
 
 

@@ -69,6 +69,7 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
 
 
 def finding_path(kind: Kind) -> str:
+    """Where the page of a finding is, below ``docs/``."""
     return f"findings/{kind.id}.md"
 
 

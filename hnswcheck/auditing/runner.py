@@ -139,8 +139,11 @@ class _Audit:
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
 
     def _collections(self, schema: Schema) -> Sequence[Collection]:
-        """All collections. Chroma makes and drops their rows in several transactions, so one that
-        lacks a segment is looked at again."""
+        """All collections.
+
+        Chroma makes and drops their rows in several transactions, so one that lacks a segment is
+        looked at again.
+        """
 
         def read() -> Sequence[Collection]:
             with self.store.database.snapshot():

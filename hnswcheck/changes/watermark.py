@@ -21,6 +21,7 @@ class WatermarkChange:
 
     @property
     def reversed(self) -> WatermarkChange:
+        """What takes this change back."""
         return WatermarkChange(self.segment, self.after, self.before)
 
 

@@ -48,6 +48,7 @@ class LinkFaults:
             places.append(f"element {owner[i]}, level {level[i]}")
 
     def findings(self, sampler: Sampler) -> Iterator[Finding]:
+        """One finding for each kind of fault that was met."""
         for kind in (
             "neighbour-out-of-range",
             "neighbour-self",

@@ -27,8 +27,10 @@ class VectorFaults:
     """
 
     def __init__(self, norms: Floats | None) -> None:
-        """Args:
-        norms: float32 (count,), content of length.bin; None under a distance without norms.
+        """Begin with no fault.
+
+        Args:
+            norms: float32 (count,), content of length.bin; None under a distance without norms.
         """
         self.norms = norms
         self.elements: dict[str, list[int]] = {}

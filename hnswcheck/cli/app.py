@@ -44,7 +44,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    pass
+    """Options of the program itself."""
 
 
 app.command(epilog=audit.EPILOG)(audit.audit)

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
+    """What a report is written as."""
+
     TEXT = "text"
     JSON = "json"
 
 
 class FailOn(StrEnum):
+    """From which severity on findings fail."""
+
     ERROR = "error"
     WARNING = "warning"
 

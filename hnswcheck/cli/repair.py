@@ -57,6 +57,7 @@ class SalvageCommand(TyperCommand):
     """Its help ends with the legend of all reasons, which is loaded only for that."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The examples, then the legend."""
         from hnswcheck.salvaging.reason import Reason
 
         title = "Reasons of the grades, by number in FILE.npz and by name in FILE.jsonl:"

@@ -59,6 +59,7 @@ class Examination:
         self.answers = Path(job["answers"]).open("w", encoding="utf-8")  # noqa: SIM115
 
     def write(self, **event: Any) -> None:
+        """One line of the answers, on disk at once."""
         print(json.dumps(event), file=self.answers, flush=True)
 
     @contextmanager
@@ -75,6 +76,7 @@ class Examination:
         self.write(step=name, **found)
 
     def run(self) -> None:
+        """All steps, each of which may be the last."""
         with self.step("opening it"):
             collection = self.open()
         with self.step("count()") as found:
@@ -102,6 +104,7 @@ class Examination:
             found["count"] = collection.count()
 
     def open(self) -> Any:
+        """The collection, as any client gets it."""
         import chromadb
         from chromadb.config import Settings
 
@@ -114,6 +117,7 @@ class Examination:
         return client.get_collection(self.job["collection"])
 
     def search(self, collection: Any) -> Any:
+        """The answer to a query for the vectors; with fewer hits where more are refused."""
         vectors = [unpacked(vector) for vector in self.job["vectors"]]
         for number in HITS:
             with suppress(Exception) if number != HITS[-1] else _nothing():
@@ -125,6 +129,7 @@ class Examination:
         return None
 
     def add(self, collection: Any) -> str:
+        """Add one record under an id that nobody has; the id."""
         number = 0
         while collection.get(ids=[NEW_ID.format(number)], include=[])["ids"]:
             number += 1
@@ -147,6 +152,7 @@ def limit(file_bytes: int) -> None:
 
 
 def main() -> None:
+    """Do what the arguments say."""
     match sys.argv[1:]:
         case ["version"]:
             print(json.dumps(version()), flush=True)

@@ -69,6 +69,7 @@ def has_hnswlib() -> bool:
 def write_hnswlib_file(
     folder: SegmentFolder, header: Header, links: LinkLists, path: Path, advance: Advance
 ) -> None:
+    """The files of a segment as the one file that hnswlib loads."""
     parts = (
         (HEADER, VERSION_BYTES, LAYOUT.size - VERSION_BYTES),
         (LEVEL0, 0, header.count * header.stride),

@@ -68,10 +68,12 @@ class Elements:
 
     @property
     def tombstones(self) -> int:
+        """How many elements are marked deleted."""
         return int(np.count_nonzero(self.tombstoned))
 
     @property
     def live(self) -> int:
+        """How many are not."""
         return len(self.labels) - self.tombstones
 
 

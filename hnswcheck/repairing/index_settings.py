@@ -76,6 +76,7 @@ class IndexSettings:
 
     @property
     def made_by(self) -> Release:
+        """The line of Chroma whose ways are followed."""
         return RELEASES[self.line]
 
 

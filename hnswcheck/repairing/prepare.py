@@ -59,6 +59,7 @@ class Made:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """All that was made, by its name in the persist directory."""
         return tuple(name for name in (self.folder, self.lines, self.nothing) if name)
 
 

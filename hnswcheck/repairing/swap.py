@@ -200,6 +200,7 @@ def _verify(
 
 
 def expected_of(segment: SegmentRepair, sample: Sample) -> Expected:
+    """What Chroma must find in the new index."""
     assert segment.salvage is not None
     return Expected(
         collection=segment.collection,

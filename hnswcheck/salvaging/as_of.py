@@ -24,8 +24,10 @@ from hnswcheck.store.watermarks import watermark
 def moment_of(
     folder: Path, id_map: IdMap, records: Records, target: CollectionView
 ) -> tuple[int | None, bool, bool]:
-    """The operation that a folder was written after, if that is certain; whether the log covers all
-    that came since; and whether account 1 balances.
+    """Of which moment a folder is.
+
+    The operation that it was written after, if that is certain; whether the log covers all that
+    came since; and whether account 1 balances.
 
     Args:
         records: after replay.

@@ -17,8 +17,10 @@ from hnswcheck.salvaging.grading import only_made
 
 
 def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
-    """By the numbers of the records; None if there may have been updates or deletes, if the folder
-    is newer than sqlite or of several writers, or if nothing confirms the numbers.
+    """By the numbers of the records.
+
+    None if there may have been updates or deletes, if the folder is newer than sqlite or of several
+    writers, or if nothing confirms the numbers.
 
     What confirms them is a vector of the log; where it has none, the id map and all counts.
     """

@@ -127,8 +127,10 @@ def open_remains(
 
 
 class _Used(NamedTuple):
-    """The elements that were ever used, the segment with a header that counts these, and what else
-    :class:`Folder` says of them."""
+    """The elements that were ever used.
+
+    With the segment under a header that counts these, and what else :class:`Folder` says of them.
+    """
 
     segment: SegmentFolder
     elements: Elements
@@ -138,8 +140,9 @@ class _Used(NamedTuple):
 
 
 def _used(segment: SegmentFolder, header: Header, id_map: IdMap | None) -> _Used:
-    """Labels begin at 1: without one, it is room for an element. If the id map counts more than the
-    header, and all their labels are there, the header is wrong.
+    """Elements with a label, as labels begin at 1: without one, it is room for an element.
+
+    If the id map counts more than the header, and all their labels are there, the header is wrong.
     """
     most = segment.states[LEVEL0].solid_size(MOST_BYTES, MOST_COMPRESSED) // header.stride
     total = min((id_map.total_elements_added if id_map else None) or 0, most)

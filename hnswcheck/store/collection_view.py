@@ -112,8 +112,10 @@ class AllRows:
     """
 
     def __init__(self, database: Database, release: Release, totals: Mapping[str, int]) -> None:
-        """Args:
-        totals: how many rows each collection has, in the order in which they will ask.
+        """Read nothing yet.
+
+        Args:
+            totals: how many rows each collection has, in the order in which they will ask.
         """
         self._database = database
         self._release = release

@@ -29,6 +29,7 @@ def space_in_config(config: object) -> str | None:
 def settings_in_json(
     value: object, places: Iterable[tuple[str, ...]]
 ) -> Iterator[dict[str, object]]:
+    """The objects at these places of a JSON text; none where it is no JSON object."""
     try:
         node = json.loads(value) if isinstance(value, bytes) else None
     except (ValueError, RecursionError):

@@ -94,6 +94,7 @@ class Database:
         return self.rows("PRAGMA data_version")[0][0]
 
     def close(self) -> None:
+        """No more reading."""
         self._connection.close()
 
 

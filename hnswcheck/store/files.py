@@ -38,18 +38,22 @@ class FileState:
 
     @property
     def is_file(self) -> bool:
+        """Whether it is a regular file."""
         return stat.S_ISREG(self.mode)
 
     @property
     def is_directory(self) -> bool:
+        """Whether it is a directory."""
         return stat.S_ISDIR(self.mode)
 
     @property
     def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
         return stat.S_ISLNK(self.mode)
 
     @property
     def changed_ns(self) -> int:
+        """When content or status last changed, in nanoseconds since the epoch."""
         return max(self.mtime_ns, self.ctime_ns)
 
     def solid_size(self, at_least: int, compressed: int) -> int:
@@ -91,6 +95,7 @@ def look_at(path: Path) -> FileState | None:
 
 
 def unreadable(path: Path, error: OSError) -> StoreUnreadable:
+    """What the operating system said of a path, as an error of ours."""
     return StoreUnreadable(f"{path}: {error.strerror or error}")
 
 
@@ -115,6 +120,7 @@ def settled(look: Callable[[], States]) -> States:
 
 
 def states_within(folders: Sequence[Path]) -> Iterator[FileState | None]:
+    """Each folder, and what is in it; None for what is not there."""
     for folder in folders:
         yield look_at(folder)
         with suppress(StoreUnreadable):  # said when the segment is judged
@@ -149,6 +155,7 @@ def files_of_database(root: Path) -> list[Path]:
 
 
 def database_states(root: Path) -> States:
+    """chroma.sqlite3 and its companions; None for what is not there."""
     return tuple(map(look_at, files_of_database(root)))
 
 

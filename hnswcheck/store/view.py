@@ -96,6 +96,7 @@ class StoreView:
         return abs(time.time_ns() - newest) / 1e9
 
     def settled(self, folders: Sequence[Path], with_database: bool) -> States:
+        """The states of the files, once nobody writes to them."""
         return settled(lambda: self._states(folders, with_database))
 
     def _states(self, folders: Sequence[Path], with_database: bool) -> States:

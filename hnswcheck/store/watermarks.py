@@ -42,6 +42,7 @@ def same_watermark(one: WatermarkRow | None, other: WatermarkRow | None) -> bool
 
 
 def fits(*numbers: int) -> bool:
+    """Whether sqlite can hold these as integers."""
     return all(-(1 << 63) <= number < 1 << 63 for number in numbers)
 
 
