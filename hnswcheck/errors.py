@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
+
+from hnswcheck.kinds import FindingId
 
 E = TypeVar("E", bound="HnswcheckError")
 
@@ -17,8 +19,8 @@ class HnswcheckError(Exception):
     """
 
     exit_code = 3
-    #: The finding that says the same in a report; empty where it is not about a store.
-    finding = "file-unreadable"
+    #: The finding that says the same in a report; None where the error is not about a store.
+    finding: ClassVar[FindingId | None] = "file-unreadable"
 
     def saying(self, message: str) -> Self:
         """The same error with another message: class, attributes and exit code stay.
@@ -45,7 +47,7 @@ class UsageError(HnswcheckError):
     """The question was wrong: an unknown level, collection, finding or severity."""
 
     exit_code = 2
-    finding = ""
+    finding: ClassVar[FindingId | None] = None
 
 
 class StoreNotFound(UsageError):
@@ -82,36 +84,38 @@ class SqliteDamaged(HnswcheckError):
 class StoreUnreadable(HnswcheckError):
     """The operating system did not let us read what an audit needs."""
 
+    finding: ClassVar[FindingId] = "file-unreadable"
+
 
 class StoreInUse(HnswcheckError):
     """Somebody has the store open that was to be changed."""
 
-    finding = ""
+    finding = None
 
 
 class ActionFailed(HnswcheckError):
     """The system refused what a change of the store needs; the message says how it is left."""
 
-    finding = ""
+    finding = None
 
 
 class RepairRefused(HnswcheckError):
     """A repair would need what is not there; the message says what."""
 
     exit_code = 1
-    finding = ""
+    finding = None
 
 
 class RepairFailed(HnswcheckError):
     """What a repair made was not right, and was taken back."""
 
-    finding = ""
+    finding = None
 
 
 class ExtraMissing(HnswcheckError):
     """Something is needed that an extra installs, or the user; the message says what."""
 
-    finding = ""
+    finding = None
 
 
 class EngineMissing(ExtraMissing):
@@ -126,7 +130,7 @@ class VectorsNotFinite(HnswcheckError, ValueError):
     """
 
     exit_code = 1
-    finding = ""
+    finding = None
 
     def __init__(self, positions: Sequence[int]) -> None:
         self.positions = tuple(positions)
@@ -139,13 +143,13 @@ class RestoreRefused(HnswcheckError):
     """Putting a folder back would lose what was written since, or is not possible."""
 
     exit_code = 1
-    finding = ""
+    finding = None
 
 
 class OutputFailed(HnswcheckError):
     """The report could not be delivered."""
 
-    finding = ""
+    finding = None
 
 
 class StoreChanged(HnswcheckError):

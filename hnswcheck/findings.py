@@ -8,14 +8,8 @@ harm nothing; info is worth knowing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-Severity = Literal["error", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
-Group = Literal[
-    "store", "files", "id map", "elements", "graph", "ledger", "vectors", "second reader"
-]
+from hnswcheck.kinds import Kind
 
 KEEP = (
     "Stop all writers and copy the whole persist directory first. Do not delete or rename a"
@@ -27,41 +21,18 @@ RESTORE = (
     " an audit. Writing to the collection as it is may wedge it for good."
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One entry of the registry.
-
-    Attributes:
-        id: stable, kebab-case.
-        severity: the default; a caller may override it for exit codes.
-        title: one phrase.
-        consequence: what Chroma does with it.
-        remedy: what to do.
-        undecides: no verdict about the store or segment is possible.
-    """
-
-    id: str
-    group: Group
-    severity: Severity
-    title: str
-    consequence: str
-    remedy: str
-    undecides: bool = False
-
-
 _KINDS = (
     # --- store -----------------------------------------------------------------------------------
     Kind(
         "store-not-found", "store", "warning", "there is nothing at this path",
         "Chroma would create an empty store here.",
-        "Check the path.", undecides=True,
+        "Check the path.", undecides=True, no_store=True,
     ),
     Kind(
         "not-a-chroma-store", "store", "warning", "this is not a Chroma persist directory",
         "Chroma would create an empty store here, or fail to open it.",
         "Name the directory that holds chroma.sqlite3. If this one should be a store, its"
-        " chroma.sqlite3 is lost: restore a backup.", undecides=True,
+        " chroma.sqlite3 is lost: restore a backup.", undecides=True, no_store=True,
     ),
     Kind(
         "schema-unknown", "store", "warning",
@@ -74,7 +45,7 @@ _KINDS = (
         "sqlite-damaged", "store", "error", "sqlite cannot read chroma.sqlite3",
         "Calls that touch the damaged pages fail with \"database disk image is malformed\".",
         "Copy the persist directory, then recover the copy's chroma.sqlite3 with sqlite's"
-        " .recover, or restore a backup. Leave the segment folders alone.",
+        " .recover, or restore a backup. Leave the segment folders alone.", whole_database=True,
     ),
     Kind(
         "sqlite-busy", "store", "warning", "another process kept chroma.sqlite3 locked",
@@ -116,12 +87,12 @@ _KINDS = (
         "Chroma follows a symlink or a path out of the persist directory, so a copy or backup of"
         " the directory lacks these vectors. It was not read.",
         "Replace the link by what it leads to, with all its files. Where the segment's id in sqlite"
-        " is no uuid, restore chroma.sqlite3 from a backup.",
+        " is no uuid, restore chroma.sqlite3 from a backup.", means="undecided",
     ),
     Kind(
         "segment-not-persisted", "store", "info", "the collection keeps no vector index on disk",
         "Its vectors live in the memory of one process, or in another system. There is nothing to"
-        " audit.", "Nothing, if that is meant.",
+        " audit.", "Nothing, if that is meant.", means="empty",
     ),
     Kind(
         "segment-folder-unclaimed", "store", "info", "a segment folder belongs to no collection",
@@ -200,18 +171,19 @@ _KINDS = (
         "file-oversized", "files", "warning", "a file takes more space than its records",
         "Chroma reads only the records. After a torn write, link_lists.bin is known to grow to"
         " hundreds of GB.",
-        "Watch the disk; if link_lists.bin is also invalid, stop all writers.",
+        "Watch the disk; if link_lists.bin is also invalid, stop all writers.", patchable=True,
     ),
     # --- id map ----------------------------------------------------------------------------------
     Kind(
         "id-map-missing", "id map", "error", "index_metadata.pickle is gone",
         "Chroma up to 1.5.9 opens without a word, sees only what the WAL still holds, and its next"
         " flush overwrites the vectors. Its main branch refuses to load the segment.",
-        f"Stop all writers at once. {RESTORE}",
+        f"Stop all writers at once. {RESTORE}", patchable=True,
     ),
     Kind(
         "id-map-truncated", "id map", "error", "index_metadata.pickle is cut short",
         "Every call on the collection fails with \"Error deserializing pickle file\".", RESTORE,
+        patchable=True,
     ),
     Kind(
         "id-map-unsafe", "id map", "error", "index_metadata.pickle holds what no Chroma writes",
@@ -222,15 +194,18 @@ _KINDS = (
     Kind(
         "id-map-invalid", "id map", "error", "index_metadata.pickle is not an id map",
         "Every call on the collection fails with \"Error deserializing pickle file\".", RESTORE,
+        patchable=True,
     ),
     Kind(
         "id-map-not-inverse", "id map", "error", "the two maps of the id map contradict each other",
         "Queries return the wrong id for a vector, or fail with \"Error finding id\".", RESTORE,
+        patchable=True,
     ),
     Kind(
         "id-map-label-out-of-range", "id map", "error",
         "the id map has labels that were never handed out",
         "New records get labels that are taken: they overwrite other records' vectors.", RESTORE,
+        patchable=True,
     ),
     Kind(
         "id-map-dimension-mismatch", "id map", "error",
@@ -246,17 +221,17 @@ _KINDS = (
     Kind(
         "label-missing", "elements", "error", "ids whose label no element carries",
         "Queries miss these records; get() with embeddings fails with \"Error getting embedding\".",
-        RESTORE,
+        RESTORE, patchable=True,
     ),
     Kind(
         "label-tombstoned", "elements", "error", "ids whose element is marked deleted",
         "Queries miss these records; get() with embeddings fails; deleting one blocks every later"
-        " write.", RESTORE,
+        " write.", RESTORE, patchable=True,
     ),
     Kind(
         "element-unmapped", "elements", "error", "elements that the id map does not know of",
         "Queries that find a live one fail with \"Error finding id\"; a deleted one blocks the"
-        " write that is to get its label.", RESTORE,
+        " write that is to get its label.", RESTORE, patchable=True,
     ),
     Kind(
         "flush-interrupted", "elements", "warning", "the index files are newer than the id map",
@@ -264,6 +239,7 @@ _KINDS = (
         " whole again; its main branch refuses to load such a segment.",
         "Open the collection once with the Chroma version that wrote it and write until it has"
         " flushed; then audit again. Keep a copy until that audit is clean.",
+        means="lagging", passing=True,
     ),
     # --- graph -----------------------------------------------------------------------------------
     Kind(
@@ -310,23 +286,23 @@ _KINDS = (
         "count() includes them; queries never return them; get() with embeddings fails with"
         " \"Error finding id\".",
         f"{KEEP} Run hnswcheck repair, which brings back what exists anywhere; or restore a"
-        " backup of one moment.",
+        " backup of one moment.", means="diverged", patchable=True,
     ),
     Kind(
         "records-phantom", "ledger", "error", "ids in the vector index that sqlite does not have",
         "Queries return these ids without document and metadata, in the place of real results.",
         f"{KEEP} Run hnswcheck repair, which removes them; or restore chroma.sqlite3 and the"
-        " folder from one moment.",
+        " folder from one moment.", means="diverged", patchable=True,
     ),
     Kind(
         "replay-blocked", "ledger", "error", "pending deletions that Chroma cannot apply",
         "Every write fails for ever: \"Failed to apply logs to the hnsw segment writer\". A flush"
-        " was cut off after it had deleted these elements.", RESTORE,
+        " was cut off after it had deleted these elements.", RESTORE, patchable=True,
     ),
     Kind(
         "lag", "ledger", "info", "operations that wait in the WAL",
         "Chroma replays them at every open, and flushes when sync_threshold have piled up.",
-        "Nothing.",
+        "Nothing.", means="lagging",
     ),
     Kind(
         "watermark-legacy", "ledger", "info", "the watermark is in the id map, as 0.4 kept it",
@@ -336,14 +312,14 @@ _KINDS = (
         "watermark-impossible", "ledger", "error", "a watermark that is ahead of the log",
         "New writes get lower sequence ids: they are accepted, then never become visible.",
         "Stop writing, and run hnswcheck repair: it sets the watermark right, and shows before what"
-        " it would do (--plan).",
+        " it would do (--plan).", patchable=True,
     ),
     Kind(
         "watermark-encoding", "ledger", "error", "a watermark that Chroma cannot read",
         "Chroma 1.x fails with \"mismatched types\", or takes the bytes for a huge number and"
         " ignores every later write.",
         "Write the number as this store's Chroma line does: an INTEGER in 1.x, an 8-byte"
-        " big-endian BLOB before.",
+        " big-endian BLOB before.", patchable=True,
     ),
     Kind(
         "wal-unreadable", "ledger", "error", "pending rows in the WAL that Chroma cannot read",

@@ -39,7 +39,7 @@ class StoreDamaged(HnswcheckError):
     """
 
     exit_code = 1
-    finding = ""
+    finding = None
 
     def __init__(self, report: Report, when: str = "") -> None:
         super().__init__(_summary(report, when))
@@ -66,7 +66,7 @@ class StoreUndecided(HnswcheckError):
         report: the audit that says why.
     """
 
-    finding = ""
+    finding = None
 
     def __init__(self, report: Report) -> None:
         super().__init__(_summary(report, ""))

@@ -10,12 +10,12 @@ from importlib.resources import files
 from typing import Any, Literal
 
 from hnswcheck._version import __version__
-from hnswcheck.findings import REGISTRY, SEVERITIES, Severity
+from hnswcheck.findings import REGISTRY
+from hnswcheck.kinds import SEVERITIES, FindingId, Severity, Status
 
 SCHEMA_ID = "hnswcheck.report/1"
 
 Verdict = Literal["consistent", "damaged", "undecided"]
-Status = Literal["empty", "consistent", "lagging", "diverged", "corrupt", "undecided"]
 #: What a finding expected and found: something JSON can say.
 Fact = str | int | float | None
 
@@ -49,7 +49,7 @@ class Finding:
 
 
 def finding(
-    kind: str,
+    kind: FindingId,
     count: int = 1,
     sample: Sequence[str] = (),
     expected: Fact = None,
@@ -183,6 +183,11 @@ class StoreReport:
     chroma: ChromaInfo | None
     findings: tuple[Finding, ...]
     segments: tuple[SegmentReport, ...]
+
+    @property
+    def is_database_damaged(self) -> bool:
+        """Whether chroma.sqlite3 is damaged, so that nothing certain is known of any segment."""
+        return any(REGISTRY[found.id].whole_database for found in self.findings)
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:

@@ -19,7 +19,8 @@ from mkdocs.structure.files import File, Files
 
 import hnswcheck
 from hnswcheck.cli.app import app
-from hnswcheck.findings import REGISTRY, Kind
+from hnswcheck.findings import REGISTRY
+from hnswcheck.kinds import Kind
 
 log = logging.getLogger("mkdocs.hooks.hnswcheck")
 

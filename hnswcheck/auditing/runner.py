@@ -26,6 +26,7 @@ from hnswcheck.errors import (
 )
 from hnswcheck.findings import REGISTRY
 from hnswcheck.formats.text import path_text
+from hnswcheck.kinds import FindingId
 from hnswcheck.progress import Progress, silent
 from hnswcheck.report import (
     ChromaInfo,
@@ -63,6 +64,7 @@ def report_of_failure(
     path: str | os.PathLike[str], level: Level, error: HnswcheckError
 ) -> StoreReport:
     """The report of a store that raised ``error`` instead of giving one."""
+    assert error.finding
     found = _Found(None, [finding(error.finding, 1, [path_text(str(error))])], [])
     return _store_report(path, level, found, 0.0)
 
@@ -135,6 +137,8 @@ class _Audit:
                 reports = self._judge_all(selected, schema)
             findings += self._check_sqlite()
         except HnswcheckError as error:
+            if error.finding is None:  # not about the store
+                raise
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
         return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
 
@@ -277,7 +281,8 @@ class _Audit:
         vector = view.collection.vector
         assert vector is not None
         if vector.type != PERSISTED_TYPE:
-            kind = "segment-not-persisted" if vector.type in ELSEWHERE else "segment-type-unknown"
+            elsewhere = vector.type in ELSEWHERE
+            kind: FindingId = "segment-not-persisted" if elsewhere else "segment-type-unknown"
             return segment_report(view, [finding(kind, 1, (), PERSISTED_TYPE, vector.type)])
         unsafe = list(check_segment_path(self.store.root, vector.id))
         if unsafe or view.folder is None:
@@ -305,8 +310,8 @@ class _Audit:
 
 def _may_be_trusted_at_once(report: SegmentReport) -> bool:
     """Damage, and what looks like a cut flush, may be a flush that is just being written."""
-    interrupted = any(f.id == "flush-interrupted" for f in report.findings)
-    return report.status in ("empty", "consistent", "lagging") and not interrupted
+    passing = any(REGISTRY[found.id].passing for found in report.findings)
+    return report.status in ("empty", "consistent", "lagging") and not passing
 
 
 class _Meter:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hnswcheck.checks.ledger import check_watermark
 from hnswcheck.findings import REGISTRY
+from hnswcheck.kinds import STATUSES, Status
 from hnswcheck.replay.records import count_pending
 from hnswcheck.report import (
     CollectionInfo,
@@ -13,15 +14,10 @@ from hnswcheck.report import (
     Ledger,
     Recoverable,
     SegmentReport,
-    Status,
     finding,
 )
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.segment import SegmentFolder
-
-LAGGING = {"lag", "flush-interrupted"}
-UNREAD, NOTHING_TO_READ = "segment-path-unsafe", "segment-not-persisted"
-ACCOUNT_OF_RECORDS = {"records-missing", "records-phantom"}
 
 
 def ledger_of(view: CollectionView, folder: SegmentFolder) -> Ledger:
@@ -82,17 +78,7 @@ def segment_report(
 
 def status_of(view: CollectionView, findings: Sequence[Finding], ledger: Ledger) -> Status:
     """The status that findings amount to."""
-    ids = {found.id for found in findings}
-    errors = {i for i in ids if REGISTRY[i].severity == "error"}
-    if any(REGISTRY[i].undecides for i in ids) or UNREAD in ids:
-        return "undecided"
-    if errors - ACCOUNT_OF_RECORDS:
-        return "corrupt"
-    if errors:
-        return "diverged"
-    if ids & LAGGING:
-        return "lagging"
-    if NOTHING_TO_READ in ids:
-        return "empty"
     written = view.records or view.peek.present or ledger.elements
-    return "consistent" if written else "empty"
+    without: Status = "consistent" if written else "empty"
+    statuses = {without, *(REGISTRY[found.id].status for found in findings)}
+    return max(statuses, key=STATUSES.index)

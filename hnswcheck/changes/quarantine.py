@@ -23,20 +23,18 @@ from hnswcheck.checks.sampling import Sampler
 from hnswcheck.errors import UsageError, naming
 from hnswcheck.formats.strings import find
 from hnswcheck.isolation import call_isolated_if_open
+from hnswcheck.kinds import Status
 from hnswcheck.progress import Progress, silent
 from hnswcheck.replay.balance import Balance, balance_with
 from hnswcheck.replay.index import replay_index
 from hnswcheck.replay.records import replay_records
-from hnswcheck.report import CollectionInfo, Level, Report, SegmentReport, Status
+from hnswcheck.report import CollectionInfo, Level, Report, SegmentReport
 from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView, read_collection_views
 from hnswcheck.store.database import DATABASE
 from hnswcheck.store.manifest import file_prints
 from hnswcheck.store.schema import read_schema
 from hnswcheck.store.view import open_store
-
-#: Damage that says nothing certain about any segment.
-OF_SQLITE = "sqlite-damaged"
 
 NO_FOLDER = "it has no folder; hnswcheck restore lists what was moved"
 NO_GAIN = "Chroma would not find more records without it"
@@ -223,7 +221,7 @@ def _plan(
         for segment in store.segments
         if segment.is_damaged and (segments is None or segment.vector_segment in segments)
     ]
-    sqlite = any(found.id == OF_SQLITE for found in store.findings)
+    sqlite = store.is_database_damaged
     accounts = {} if sqlite or not damaged else _accounts(request.directory, damaged)
     fates = tuple(_fate(request.directory, segment, accounts, sqlite) for segment in damaged)
     return Plan(

@@ -12,6 +12,7 @@ from hnswcheck.formats.arrays import Flags, Ints, Labels
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.level0 import Elements
+from hnswcheck.kinds import FindingId
 from hnswcheck.replay.index import Replay
 from hnswcheck.report import Finding, finding
 from hnswcheck.store.releases import Release
@@ -63,10 +64,11 @@ def check_elements(
     ids = id_map.id_to_label.ids
     written_again = np.zeros(len(ids), bool)
     written_again[list(replay.revived)] = True
-    for kind, affected in (
-        ("label-missing", placement.element < 0),
-        ("label-tombstoned", placement.tombstoned),
-    ):
+    ways: dict[FindingId, Flags] = {
+        "label-missing": placement.element < 0,
+        "label-tombstoned": placement.tombstoned,
+    }
+    for kind, affected in ways.items():
         at = np.flatnonzero(affected & ~written_again)
         if len(at):
             yield finding(kind, len(at), sampler.strings(ids.take(at)))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hnswcheck.formats.header import LAYOUT, Header
 from hnswcheck.formats.segment_files import HEADER, INDEX_FILES, LENGTH, LEVEL0, NORM_BYTES
+from hnswcheck.kinds import FindingId
 from hnswcheck.report import Finding, finding
 from hnswcheck.store.segment import SegmentFolder
 
@@ -63,7 +64,7 @@ def _check_sizes(folder: SegmentFolder, header: Header, space: str) -> Iterator[
         return
     for name in short:
         used = name != LENGTH or space not in WITHOUT_NORMS
-        kind = "file-truncated" if used else "norms-truncated"
+        kind: FindingId = "file-truncated" if used else "norms-truncated"
         yield finding(kind, 1, [name], needed[name], sizes[name])
 
 

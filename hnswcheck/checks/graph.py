@@ -12,6 +12,7 @@ from hnswcheck.formats.arrays import Flags, Ints, Words
 from hnswcheck.formats.header import NO_ENTRY_POINT, Header
 from hnswcheck.formats.level0 import Chunk
 from hnswcheck.formats.link_lists import LinkLists
+from hnswcheck.kinds import FindingId
 from hnswcheck.report import Finding, finding
 
 _LAST = np.uint32(0xFFFFFFFF)
@@ -30,12 +31,12 @@ class LinkFaults:
     """
 
     limit: int | None
-    counts: dict[str, int] = field(default_factory=dict)
-    places: dict[str, list[str]] = field(default_factory=dict)
-    owners: dict[str, list[Ints]] = field(default_factory=dict)
+    counts: dict[FindingId, int] = field(default_factory=dict)
+    places: dict[FindingId, list[str]] = field(default_factory=dict)
+    owners: dict[FindingId, list[Ints]] = field(default_factory=dict)
     entry_links: int = 0
 
-    def add(self, kind: str, per_list: Ints, owner: Ints, level: Ints) -> None:
+    def add(self, kind: FindingId, per_list: Ints, owner: Ints, level: Ints) -> None:
         """Count ``per_list`` faulty links in the lists of ``owner`` at ``level``."""
         faulty = np.flatnonzero(per_list)
         if not len(faulty):

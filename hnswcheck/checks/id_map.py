@@ -11,9 +11,10 @@ from hnswcheck.formats.header import Header
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.pickle_tokens import Damage
+from hnswcheck.kinds import FindingId
 from hnswcheck.report import Finding, finding
 
-FINDING_OF = {
+FINDING_OF: dict[Damage, FindingId] = {
     Damage.TRUNCATED: "id-map-truncated",
     Damage.UNSAFE: "id-map-unsafe",
     Damage.INVALID: "id-map-invalid",

@@ -8,6 +8,7 @@ import numpy as np
 
 from hnswcheck.formats.arrays import Flags, Floats
 from hnswcheck.formats.level0 import TOMBSTONE, Chunk
+from hnswcheck.kinds import FindingId
 
 #: Chroma normalises in float32, one component after the other.
 NORM_TOLERANCE = 1e-3
@@ -33,7 +34,7 @@ class VectorFaults:
             norms: float32 (count,), content of length.bin; None under a distance without norms.
         """
         self.norms = norms
-        self.elements: dict[str, list[int]] = {}
+        self.elements: dict[FindingId, list[int]] = {}
 
     def visit(self, chunk: Chunk) -> None:
         """Judge the vectors of some elements."""
@@ -55,7 +56,7 @@ class VectorFaults:
         self._add("vector-not-normalised", judged & ~unit, chunk.first)
         self._add("norm-invalid", judged & ~(np.isfinite(norms) & (norms > 0)), chunk.first)
 
-    def _add(self, kind: str, faulty: Flags, first: int) -> None:
+    def _add(self, kind: FindingId, faulty: Flags, first: int) -> None:
         if faulty.any():
             found = (np.flatnonzero(faulty) + first).tolist()
             self.elements.setdefault(kind, []).extend(found)
@@ -79,8 +80,9 @@ def differs(stored: Floats, norm: float | None, logged: Floats) -> bool:
         return not distance <= WAL_TOLERANCE * length
 
 
-def faulty_places(faults: VectorFaults) -> Iterator[tuple[str, list[int]]]:
+def faulty_places(faults: VectorFaults) -> Iterator[tuple[FindingId, list[int]]]:
     """(finding, elements) in the order of the registry."""
-    for kind in ("vector-not-finite", "vector-not-normalised", "norm-invalid"):
+    kinds: tuple[FindingId, ...] = ("vector-not-finite", "vector-not-normalised", "norm-invalid")
+    for kind in kinds:
         if kind in faults.elements:
             yield kind, faults.elements[kind]

@@ -21,7 +21,7 @@ from hnswcheck.cli.terminal import complain, emit, is_terminal, page
 from hnswcheck.errors import HnswcheckError, UsageError
 
 if TYPE_CHECKING:
-    from hnswcheck.findings import Severity
+    from hnswcheck.kinds import Severity
     from hnswcheck.report import Level, Report, StoreReport
 
 
@@ -191,7 +191,8 @@ def _keep_out(output: Path, stores: Sequence[Path]) -> None:
 
 
 def _severities(overrides: Sequence[str]) -> dict[str, Severity]:
-    from hnswcheck.findings import REGISTRY, SEVERITIES
+    from hnswcheck.findings import REGISTRY
+    from hnswcheck.kinds import SEVERITIES
 
     chosen: dict[str, Severity] = {}
     for override in overrides:

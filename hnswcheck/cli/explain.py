@@ -11,7 +11,7 @@ from hnswcheck.cli.terminal import emit
 from hnswcheck.errors import UsageError
 
 if TYPE_CHECKING:
-    from hnswcheck.findings import Kind
+    from hnswcheck.kinds import Kind
 
 
 EPILOG = epilog(("explain", "explain records-missing"), {0: "done"})

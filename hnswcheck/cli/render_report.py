@@ -24,7 +24,7 @@ STATUS_STYLE = {
 SEVERITY_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 #: What a page is made of.
 Line = Text | Padding
-NO_STORE = {"store-not-found", "not-a-chroma-store"}
+NO_STORE = {kind.id for kind in REGISTRY.values() if kind.no_store}
 
 
 def lines(report: Report, quiet: bool = False) -> Iterator[Line]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from hnswcheck.checks.ledger import check_watermark
 from hnswcheck.checks.vectors import differs
+from hnswcheck.findings import REGISTRY
 from hnswcheck.formats.arrays import Ints, Labels
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.level0 import Elements
@@ -33,26 +34,6 @@ from hnswcheck.store.database import Database
 from hnswcheck.store.records import Records
 from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import SegmentFolder, open_segment
-
-#: Errors of a segment's own folder that go with a new id map, a new watermark, or shorter links.
-CURABLE = {
-    "element-unmapped",
-    "id-map-invalid",
-    "id-map-label-out-of-range",
-    "id-map-missing",
-    "id-map-not-inverse",
-    "id-map-truncated",
-    "label-missing",
-    "label-tombstoned",
-    "records-missing",
-    "records-phantom",
-    "replay-blocked",
-    "watermark-encoding",
-    "watermark-impossible",
-}
-
-#: A warning that is worth a change.
-TOO_LONG = "file-oversized"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +103,7 @@ def choose_mend(
         elsewhere = ~np.isin(found.sources, [LOG, number])
         if proof is None or proof.mixed or elsewhere.any():
             continue
-        if not adopted and not errors <= CURABLE:
+        if not adopted and not all(REGISTRY[id].patchable for id in errors):
             continue
         segment = open_segment(folder.path)
         if segment.header is None or segment.header.count != len(folder.elements.labels):

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from hnswcheck.errors import RepairRefused
+from hnswcheck.findings import REGISTRY
 from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.segment_files import LINKS
 from hnswcheck.repairing.choices import Choices
-from hnswcheck.repairing.patch import TOO_LONG, choose_mend
+from hnswcheck.repairing.patch import choose_mend
 from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.replay.balance import balance_with
 from hnswcheck.report import SegmentReport
@@ -124,6 +125,7 @@ def _coming_back(view: CollectionView, found: Salvage) -> str:
 def is_too_long(segment: SegmentReport) -> bool:
     """Whether link_lists.bin holds more than its records, which is no error."""
     return any(
-        found.id == TOO_LONG and LINKS in found.sample and isinstance(found.found, int)
+        LINKS in found.sample and isinstance(found.found, int) and REGISTRY[found.id].patchable
         for found in segment.findings
+        if found.severity != "error"
     )

@@ -18,7 +18,6 @@ from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.runner import audit_in_process
 from hnswcheck.changes.lock import reading
 from hnswcheck.changes.procedure import StoreState, confirmed, settle
-from hnswcheck.changes.quarantine import OF_SQLITE
 from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, naming
 from hnswcheck.formats.text import path_text
 from hnswcheck.progress import Progress, silent
@@ -222,7 +221,7 @@ def _plan(request: AuditRequest, choices: Choices, progress: Progress = silent) 
     audited = audit_in_process(replace(request, salvages=False), progress)
     reports = {s.collection.id: s for s in audited.segments}
     damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
-    if any(found.id == OF_SQLITE for found in audited.findings):
+    if audited.is_database_damaged:
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
     segments: list[SegmentRepair] = []
     if damaged:

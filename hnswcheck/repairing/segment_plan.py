@@ -10,11 +10,12 @@ import numpy as np
 
 from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.text import text
+from hnswcheck.kinds import Status
 from hnswcheck.repairing.choices import ACCEPTABLE
 from hnswcheck.repairing.embedder import Embedder
 from hnswcheck.repairing.patch import Mend
 from hnswcheck.replay.balance import Balance
-from hnswcheck.report import CollectionInfo, Status
+from hnswcheck.report import CollectionInfo
 from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.salvaging.sources import Salvage

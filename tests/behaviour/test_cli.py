@@ -51,7 +51,8 @@ from synthetic import (
 )
 
 from hnswcheck.cli import app as cli
-from hnswcheck.findings import KEEP, REGISTRY, SEVERITIES
+from hnswcheck.findings import KEEP, REGISTRY
+from hnswcheck.kinds import SEVERITIES
 from hnswcheck.report import json_schema
 
 UNDECIDED = "1.5.9-damaged-schema-of-the-future"

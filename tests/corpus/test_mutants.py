@@ -562,6 +562,8 @@ def _bindings(*nodes: ast.AST) -> dict[str, list[ast.AST]]:
                 bound = [(target, value)]
             case ast.NamedExpr(target=target, value=value):
                 bound = [(target, value)]
+            case ast.AnnAssign(target=target, value=ast.expr() as value):
+                bound = [(target, value)]
             case ast.ExceptHandler(name=str(name), type=ast.expr() as value):
                 bound = [(ast.Name(name), value)]
             case ast.arg(arg=name, annotation=ast.expr() as value):

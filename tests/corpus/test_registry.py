@@ -10,12 +10,14 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from stores import REPOSITORY, SOUND, WAL_MODES, corpus_answers, unpack
 
 from hnswcheck import HnswcheckError, audit
 from hnswcheck.findings import _KINDS, REGISTRY
+from hnswcheck.kinds import STATUSES, FindingId, Kind, Status
 from hnswcheck.store import database
 
 #: 3-verdicts.md; the engine's answers have no names there.
@@ -67,6 +69,37 @@ def test_every_entry_is_complete_and_unique() -> None:
     assert len(set(titles)) == len(titles)
 
 
+def test_mypy_knows_every_id_and_no_other() -> None:
+    assert get_args(FindingId) == tuple(REGISTRY)
+
+
+def ids_where(wanted: Callable[[Kind], bool]) -> set[str]:
+    return {id for id, kind in REGISTRY.items() if wanted(kind)}
+
+
+def test_the_design_says_what_each_finding_means_for_its_segment() -> None:
+    """3-verdicts.md: the status of a segment."""
+    assert set(STATUSES) == set(get_args(Status)) == {kind.status for kind in REGISTRY.values()}
+    assert ids_where(lambda kind: kind.status == "diverged") == {
+        "records-missing",
+        "records-phantom",
+    }
+    assert ids_where(lambda kind: kind.status == "lagging") == {"lag", "flush-interrupted"}
+    assert ids_where(lambda kind: kind.status == "empty") == {"segment-not-persisted"}
+    unread = {"segment-path-unsafe"}
+    assert ids_where(lambda kind: kind.status == "undecided") == unread | ids_where(
+        lambda kind: kind.undecides
+    )
+    errors = ids_where(lambda kind: kind.severity == "error")
+    assert errors == unread | ids_where(lambda kind: kind.status in ("diverged", "corrupt"))
+
+
+def test_a_patch_cures_errors_and_one_warning() -> None:
+    patchable = [kind for kind in REGISTRY.values() if kind.patchable]
+    assert {kind.id for kind in patchable if kind.severity != "error"} == {"file-oversized"}
+    assert not any(kind.undecides for kind in patchable)
+
+
 def test_what_undecides_is_no_error() -> None:
     """Else a store that could not be read would count as damaged."""
     assert {kind.severity for kind in REGISTRY.values() if kind.undecides} == {"warning"}
@@ -85,7 +118,7 @@ def produced(store: Path) -> set[str]:
     try:
         return {found.id for found in audit(store).findings}
     except HnswcheckError as error:
-        return {error.finding}
+        return {error.finding or ""}
 
 
 def not_found(target: Path) -> set[str]:
@@ -161,7 +194,7 @@ def test_every_other_finding_is_in_a_fixture() -> None:
     found: set[str] = set()
     for answer in corpus_answers().values():
         if isinstance(answer, HnswcheckError):
-            found.add(answer.finding)
+            found.add(answer.finding or "")
         else:
             found |= {one.id for one in answer.findings}
     assert found | set(NOT_IN_THE_CORPUS) == set(REGISTRY)

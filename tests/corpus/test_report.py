@@ -21,7 +21,7 @@ import hnswcheck
 from hnswcheck import HnswcheckError, Level, Report, SegmentReport
 from hnswcheck import report as module
 from hnswcheck.auditing.runner import report_of_failure
-from hnswcheck.findings import SEVERITIES
+from hnswcheck.kinds import SEVERITIES, Status
 from hnswcheck.report import (
     ChromaInfo,
     CollectionInfo,
@@ -29,7 +29,6 @@ from hnswcheck.report import (
     Ledger,
     Pending,
     Recoverable,
-    Status,
     StoreReport,
     Tool,
     Verdict,
