@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hnswcheck.repairing.repair import RepairReport, repair
     from hnswcheck.repairing.segment_plan import SegmentRepair
     from hnswcheck.report import Finding, Level, Report, SegmentReport, StoreReport
-    from hnswcheck.salvaging.export import Export, export
+    from hnswcheck.salvaging.export import SalvageResult, salvage
 
 #: Where each public name is defined.
 _HOMES = {
@@ -73,14 +73,13 @@ _HOMES = {
     "repairing.repair": ("RepairReport", "repair"),
     "repairing.segment_plan": ("SegmentRepair",),
     "report": ("Finding", "Level", "Report", "SegmentReport", "StoreReport"),
-    "salvaging.export": ("Export", "export"),
+    "salvaging.export": ("SalvageResult", "salvage"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ActionFailed",
     "EngineMissing",
-    "Export",
     "ExtraMissing",
     "Fate",
     "Finding",
@@ -94,6 +93,7 @@ __all__ = [
     "Report",
     "RestoreRefused",
     "RestoreResult",
+    "SalvageResult",
     "SchemaUnknown",
     "SegmentRepair",
     "SegmentReport",
@@ -111,13 +111,13 @@ __all__ = [
     "__version__",
     "audit",
     "ensure_consistent",
-    "export",
     "guard",
     "quarantine",
     "quarantine_damaged",
     "quarantines",
     "repair",
     "restore",
+    "salvage",
 ]
 
 

@@ -15,7 +15,7 @@ from hnswcheck.formats.strings import Strings, find, positions
 from hnswcheck.replay.balance import Balance, balance_with
 from hnswcheck.replay.records import replay_records
 from hnswcheck.replay.vectors import vectors_in
-from hnswcheck.salvaging.damaged_segment import Folder, open_remains
+from hnswcheck.salvaging.damaged_segment import DamagedSegment, open_damaged_segment
 from hnswcheck.store.collection_view import CollectionView, replay_start
 from hnswcheck.store.database import Database
 from hnswcheck.store.manifest import Manifest, as_text
@@ -117,11 +117,13 @@ def _unlike(
             yield ids[begin + i]
 
 
-def _elements(path: Path, ids: Sequence[bytes], view: CollectionView) -> tuple[Folder, Ints] | None:
+def _elements(
+    path: Path, ids: Sequence[bytes], view: CollectionView
+) -> tuple[DamagedSegment, Ints] | None:
     """A folder, and the element of each id in it, -1 for none."""
     if view.collection.dimension is None:
         return None
-    opened = open_remains(path, view.collection, view.settings)
+    opened = open_damaged_segment(path, view.collection, view.settings)
     folder, id_map = opened or (None, None)
     if folder is None or id_map is None or id_map.problem is not None:
         return None

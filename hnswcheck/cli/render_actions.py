@@ -24,7 +24,7 @@ from hnswcheck.cli.render_report import STATUS_STYLE
 from hnswcheck.cli.terminal import visible
 from hnswcheck.repairing.repair import RepairReport
 from hnswcheck.report import CollectionInfo
-from hnswcheck.salvaging.export import Export
+from hnswcheck.salvaging.export import SalvageResult
 from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.manifest import Manifest
@@ -172,7 +172,7 @@ def repaired(report: RepairReport) -> Iterator[Text]:
         yield Text.assemble((verdict, STATUS_STYLE[verdict]), f": {path}")
 
 
-def exported(made: Export) -> Iterator[Text]:
+def exported(made: SalvageResult) -> Iterator[Text]:
     """What an export wrote."""
     for grade, reasons in made.reasons.items():
         for line in _reasons(grade, reasons):

@@ -200,10 +200,10 @@ def salvage(
     pip install 'hnswcheck[parquet]'.
     """
     from hnswcheck.cli import render_actions as actions
-    from hnswcheck.salvaging import export as exporting
+    from hnswcheck.salvaging import export
 
     with shown(not quiet) as progress:
-        made = exporting.export(path, collection, output, progress)
+        made = export.salvage(path, collection, output, progress)
     show(actions.exported(made))
 
 

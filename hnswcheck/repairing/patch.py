@@ -27,8 +27,8 @@ from hnswcheck.repairing.index_settings import LARGEST_COUNT
 from hnswcheck.replay.balance import balance
 from hnswcheck.replay.index import replay_index
 from hnswcheck.replay.vectors import written_vectors
-from hnswcheck.salvaging.folder_assignment import FolderProof
-from hnswcheck.salvaging.sources import FIRST_FOLDER, LOG, Salvage
+from hnswcheck.salvaging.folder_assignment import FolderAssignment
+from hnswcheck.salvaging.sources import FIRST_FOLDER, LOG, Salvaged
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.records import Records
@@ -86,7 +86,7 @@ class Mend:
 
 
 def choose_mend(
-    view: CollectionView, errors: frozenset[str], found: Salvage, database: Database
+    view: CollectionView, errors: frozenset[str], found: Salvaged, database: Database
 ) -> Mend | None:
     """A change smaller than a new index, by which every record gets its best vector, if there is.
 
@@ -97,7 +97,7 @@ def choose_mend(
         StoreChanged, StoreUnreadable: a folder could not be read.
     """
     for number, (folder, proof) in enumerate(
-        zip(found.folders, found.proofs, strict=True), FIRST_FOLDER
+        zip(found.folders, found.assignments, strict=True), FIRST_FOLDER
     ):
         adopted = folder.path != view.folder
         elsewhere = ~np.isin(found.sources, [LOG, number])
@@ -125,8 +125,8 @@ def last_operation(view: CollectionView) -> int:
 def _mend(
     view: CollectionView,
     segment: SegmentFolder,
-    found: Salvage,
-    proof: FolderProof,
+    found: Salvaged,
+    proof: FolderAssignment,
     number: int,
     adopted: bool,
     database: Database,
@@ -161,10 +161,10 @@ def _mend(
     return Mend(segment.path, adopted, None if right else start, relabelling, size)
 
 
-def _start(view: CollectionView, proof: FolderProof) -> int:
+def _start(view: CollectionView, proof: FolderAssignment) -> int:
     """The moment of the folder, or one before all that the log has."""
-    if proof.moment is not None and 0 <= proof.moment <= view.highest:
-        return proof.moment
+    if proof.as_of is not None and 0 <= proof.as_of <= view.highest:
+        return proof.as_of
     rows = view.read_all_wal()
     return rows[0].seq_id - 1 if rows else last_operation(view)
 
@@ -212,7 +212,7 @@ def _renewed(new: Relabelling, records: Records, release: Release) -> IdMap:
 
 def _is_enough(
     view: CollectionView,
-    found: Salvage,
+    found: Salvaged,
     number: int,
     start: int,
     id_map: IdMap,

@@ -16,7 +16,7 @@ from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.replay.balance import balance_with
 from hnswcheck.report import SegmentReport
 from hnswcheck.salvaging.grade import Grade
-from hnswcheck.salvaging.sources import Salvage, salvage
+from hnswcheck.salvaging.sources import Salvaged, find_sources
 from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.documents import have_documents
@@ -50,7 +50,7 @@ def decide(
         drop=none,
     )
     try:
-        found = salvage(database, view)
+        found = find_sources(database, view)
     except RepairRefused as error:
         return replace(decided, refused=str(error))
     good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
@@ -93,7 +93,7 @@ def decide(
     )
 
 
-def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
+def _refusal(found: Salvaged, rest: Ints, choices: Choices, kept: int) -> str:
     """Why nothing is done; empty if it is."""
     if choices.drop and not kept:
         return "no record would be left; delete the collection with Chroma instead"
@@ -106,7 +106,7 @@ def _refusal(found: Salvage, rest: Ints, choices: Choices, kept: int) -> str:
     return f"{len(rest):,} records have no proven vector ({named})"
 
 
-def _coming_back(view: CollectionView, found: Salvage) -> str:
+def _coming_back(view: CollectionView, found: Salvaged) -> str:
     """Why an index without anything in it is no repair: empty if it is.
 
     Chroma begins such an index anew, with all that the log has.

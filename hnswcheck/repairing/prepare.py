@@ -24,7 +24,7 @@ from hnswcheck.repairing.patch import Mend, last_operation
 from hnswcheck.repairing.sample import Sample
 from hnswcheck.repairing.segment_plan import SegmentRepair
 from hnswcheck.salvaging.rows import rows_of
-from hnswcheck.salvaging.sources import Salvage
+from hnswcheck.salvaging.sources import Salvaged
 from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.collection_view import CollectionView, read_collection_views
 from hnswcheck.store.database import Database
@@ -187,7 +187,7 @@ def _counted(progress: Progress, total: int, label: str) -> Callable[[int], None
 
 
 def _settings(
-    schema: Schema, view: CollectionView, found: Salvage, database: Database
+    schema: Schema, view: CollectionView, found: Salvaged, database: Database
 ) -> IndexSettings:
     """The collection's own: as its index was built, else as sqlite says."""
     c = view.collection
@@ -205,7 +205,7 @@ def _settings(
 
 
 def _vectors(
-    found: Salvage,
+    found: Salvaged,
     chosen: Ints,
     embed: Ints,
     embedded: Embedded | None,

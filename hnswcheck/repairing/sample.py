@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hnswcheck.formats.arrays import Floats, Ints
-from hnswcheck.salvaging.sources import Salvage
+from hnswcheck.salvaging.sources import Salvaged
 from hnswcheck.store.database import Database
 
 #: So many are kept, and as many of those that are embedded anew.
@@ -44,7 +44,7 @@ class Sample:
             first += len(chunk)
             yield chunk
 
-    def take(self, chosen: Ints, found: Salvage, database: Database, dimension: int) -> None:
+    def take(self, chosen: Ints, found: Salvaged, database: Database, dimension: int) -> None:
         """Keep a few of the vectors that an index has already, or will have by the log."""
         self.records, self.indexed = _spread(chosen), len(chosen)
         self._kept = list(found.read(self.records, database, dimension))

@@ -18,7 +18,7 @@ from hnswcheck.replay.balance import Balance
 from hnswcheck.report import CollectionInfo
 from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.reason import Reason
-from hnswcheck.salvaging.sources import Salvage
+from hnswcheck.salvaging.sources import Salvaged
 from hnswcheck.store.manifest import as_text
 
 
@@ -65,7 +65,7 @@ class SegmentRepair:
     metadata_segment: str | None
     status: Status
     findings: tuple[str, ...]
-    salvage: Salvage | None
+    salvage: Salvaged | None
     use: Ints
     embed: Ints
     leave: Ints

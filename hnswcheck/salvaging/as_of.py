@@ -21,8 +21,8 @@ from hnswcheck.store.records import Records
 from hnswcheck.store.watermarks import watermark
 
 
-def moment_of(
-    folder: Path, id_map: IdMap, records: Records, target: CollectionView
+def folder_as_of(
+    folder: Path, id_map: IdMap, records: Records, view: CollectionView
 ) -> tuple[int | None, bool, bool]:
     """Of which moment a folder is.
 
@@ -32,10 +32,10 @@ def moment_of(
     Args:
         records: after replay.
     """
-    if folder == target.folder:
-        complete, balanced = _balances(id_map, records, target)
-        if complete and target.start <= target.highest:
-            return target.start, True, balanced
+    if folder == view.folder:
+        complete, balanced = _balances(id_map, records, view)
+        if complete and view.start <= view.highest:
+            return view.start, True, balanced
         return None, False, balanced
     manifest = next(manifests_of([folder]), None)
     if manifest is None or manifest.missing != 0 or manifest.strangers != ():
@@ -43,17 +43,17 @@ def moment_of(
     if manifest.watermark is None:
         return None, False, False
     mark = watermark(manifest.watermark.raw)
-    if not mark.is_number(target.release) or mark.value > manifest.highest_seq_id:
+    if not mark.is_number(view.release) or mark.value > manifest.highest_seq_id:
         return None, False, False
-    never_flushed_since = target.vector_watermark is None and not target.peek.present
+    never_flushed_since = view.vector_watermark is None and not view.peek.present
     return mark.value, never_flushed_since, False
 
 
-def _balances(id_map: IdMap, records: Records, target: CollectionView) -> tuple[bool, bool]:
+def _balances(id_map: IdMap, records: Records, view: CollectionView) -> tuple[bool, bool]:
     """Whether the index has all since it was begun, and nothing else; and whether all records."""
-    if not target.start_known:
+    if not view.start_known:
         return False, False
-    replay = replay_index(target.read_all_wal(), target.start, id_map, None, target.release)
+    replay = replay_index(view.read_all_wal(), view.start, id_map, None, view.release)
     result = balance(records.ids, replay, id_map.id_to_label.ids)
     if result.phantom:
         return False, False

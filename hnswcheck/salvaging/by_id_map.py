@@ -11,20 +11,20 @@ from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import repeated_labels
 from hnswcheck.formats.strings import Strings, find, positions
-from hnswcheck.salvaging.as_of import moment_of
-from hnswcheck.salvaging.evidence import Witness, flagged
-from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.as_of import folder_as_of
+from hnswcheck.salvaging.evidence import Evidence, flagged
+from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grade import NEVER
 from hnswcheck.salvaging.grading import begun_anew, made_from
 from hnswcheck.salvaging.label_gaps import between_known
 from hnswcheck.store.releases import labels_follow_rows
 
 
-def completed(w: Witness, id_map: IdMap) -> IdMap:
+def completed(evidence: Evidence, id_map: IdMap) -> IdMap:
     """With the labels that lie between those of ids whose records are neighbours."""
-    pairs, elements = id_map.id_to_label, w.folder.elements
-    at = positions(pairs.ids, w.records.ids)
-    known = np.zeros(len(w.records.ids), np.uint64)
+    pairs, elements = id_map.id_to_label, evidence.folder.elements
+    at = positions(pairs.ids, evidence.records.ids)
+    known = np.zeros(len(evidence.records.ids), np.uint64)
     known[at[at >= 0]] = pairs.labels[at >= 0].astype(np.uint64)
     live = np.setdiff1d(
         elements.labels[~elements.tombstoned], pairs.labels[at < 0].astype(np.uint64)
@@ -32,20 +32,20 @@ def completed(w: Witness, id_map: IdMap) -> IdMap:
     labels = between_known(known, live)
     new = np.flatnonzero((labels > 0) & (known == 0))
     every = Pairs(
-        Strings.concatenated([pairs.ids, w.records.ids.take(new)]),
+        Strings.concatenated([pairs.ids, evidence.records.ids.take(new)]),
         np.concatenate([pairs.labels, labels[new].astype(np.int64)]),
     )
     whole = not len(np.setdiff1d(live, labels)) and id_map.total_elements_added is not None
     return replace(id_map, id_to_label=every, problem=None if whole else id_map.problem)
 
 
-def by_id_map(w: Witness, id_map: IdMap, disputed: Flags) -> FolderProof:
+def by_id_map(evidence: Evidence, id_map: IdMap, disputed: Flags) -> FolderAssignment:
     """What follows from the id map.
 
     Args:
         disputed: bool (pairs,): the file contradicts itself in these.
     """
-    folder, records = w.folder, w.records
+    folder, records = evidence.folder, evidence.records
     placement = place(folder.elements, id_map)
     pairs = id_map.id_to_label
     at = positions(records.ids, pairs.ids)
@@ -57,40 +57,40 @@ def by_id_map(w: Witness, id_map: IdMap, disputed: Flags) -> FolderProof:
     cut_off = 0 < len(absent) <= folder.lacking
     total = max(0, id_map.total_elements_added or 0)
     stray = placement.unmapped & (folder.elements.labels <= np.uint64(total))
-    moment, covered, balanced = None, False, False
+    as_of, covered, balanced = None, False, False
     if id_map.problem is None:
-        moment, covered, balanced = moment_of(folder.path, id_map, records, w.target)
-    mixed = _is_mixed(w, id_map, absent, cut_off, labels, element, balanced)
+        as_of, covered, balanced = folder_as_of(folder.path, id_map, records, evidence.view)
+    mixed = _is_mixed(evidence, id_map, absent, cut_off, labels, element, balanced)
     counted = len(folder.elements.labels) + folder.lacking
     whole_map = id_map.problem is None
     unnamed = np.ones(len(pairs.ids), bool)
     unnamed[at[mapped]] = False
     others = np.flatnonzero(unnamed)
-    strangers = pairs.labels[others[w.are_strangers(pairs.ids.take(others))]]
+    unknown = pairs.labels[others[evidence.are_unknown(pairs.ids.take(others))]]
     # Had they been deleted since, none of these records were made before them and never deleted.
-    newer = strangers.min(initial=NEVER) < labels[w.log.ever & mapped].max(initial=0)
+    newer = unknown.min(initial=NEVER) < labels[evidence.log.ever & mapped].max(initial=0)
     one_history = not (mixed or (whole_map and stray.any()) or folder.beyond)
     whole_account = one_history and total == counted and (cut_off or not len(absent))
     torn = whole_account and folder.torn
     if not one_history or (len(absent) and not torn):
-        moment = None
-    if moment is not None and not _agrees_with_log(w, element, mapped, moment):
-        moment = None
-    return w.proof(
+        as_of = None
+    if as_of is not None and not _agrees_with_log(evidence, element, mapped, as_of):
+        as_of = None
+    return evidence.assignment(
         element,
         mapped,
         whole_map=whole_map,
-        strangers=len(strangers) > 0,
+        names_unknown_ids=len(unknown) > 0,
         mixed=mixed,
-        belongs=not newer and w.belongs(element, mapped, whole_account),
-        moment=moment,
+        belongs=not newer and evidence.belongs(element, mapped, whole_account),
+        as_of=as_of,
         covered=covered,
         disputed=flagged(disputed, at),
     )
 
 
 def _is_mixed(
-    w: Witness,
+    evidence: Evidence,
     id_map: IdMap,
     absent: Ints,
     cut_off: bool,
@@ -103,8 +103,8 @@ def _is_mixed(
     In one history each label is one element's, labels that are not there yet are larger than
     all that are, and where labels follow rows a record that was made later has the larger label.
     """
-    stored = w.folder.elements.labels
-    if w.folder.pages_lost or len(repeated_labels(stored)):
+    stored = evidence.folder.elements.labels
+    if evidence.folder.pages_lost or len(repeated_labels(stored)):
         return True
     if len(absent) and not cut_off and len(stored) and int(absent.min()) <= int(stored.max()):
         return True
@@ -115,14 +115,14 @@ def _is_mixed(
         return False
     # An index that was begun anew hands out labels again to old records that are written.
     by_label = there[np.argsort(labels[there])]
-    made = np.maximum.accumulate(made_from(w.records, w.log)[by_label])
-    ordered = (w.records.seq_ids[by_label] >= made).all()
-    return not (ordered and begun_anew(labels >= 0, w.records).any())
+    made = np.maximum.accumulate(made_from(evidence.records, evidence.log)[by_label])
+    ordered = (evidence.records.seq_ids[by_label] >= made).all()
+    return not (ordered and begun_anew(labels >= 0, evidence.records).any())
 
 
-def _agrees_with_log(w: Witness, element: Ints, mapped: Flags, moment: int) -> bool:
+def _agrees_with_log(evidence: Evidence, element: Ints, mapped: Flags, as_of: int) -> bool:
     """Whether what the log still has of the time before says the same, or could by its ids."""
-    rows = w.logged(moment)
-    at = find(rows, w.records.ids)
+    rows = evidence.logged(as_of)
+    at = find(rows, evidence.records.ids)
     places = {rows[record]: int(element[i]) for record, i in at.items() if element[i] >= 0}
-    return all(w.compared(places)) if places else w.is_no_others(mapped)
+    return all(evidence.compared(places)) if places else evidence.is_no_others(mapped)

@@ -11,12 +11,12 @@ import numpy as np
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.salvaging.element_damage import EXCEPTIONS
-from hnswcheck.salvaging.evidence import Witness
-from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.evidence import Evidence
+from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grading import only_made
 
 
-def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
+def by_number(evidence: Evidence, id_map: IdMap | None) -> FolderAssignment | None:
     """By the numbers of the records.
 
     None if there may have been updates or deletes, if the folder is newer than sqlite or of several
@@ -24,21 +24,21 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
 
     What confirms them is a vector of the log; where it has none, the id map and all counts.
     """
-    folder, records = w.folder, w.records
+    folder, records = evidence.folder, evidence.records
     labels = folder.elements.labels
     counted = len(labels) + folder.lacking
     possible = (labels > 0) & (labels <= counted)
-    deleted = folder.elements.tombstoned & possible & ~w.flaws.doubtful
+    deleted = folder.elements.tombstoned & possible & ~evidence.damage.doubtful
     newer = int(labels[possible].max(initial=0)) > len(records.ids) or deleted.any()
     several = len(repeated_labels(labels[possible]))  # writers
-    if newer or several or not (w.target.release.labels_follow_rows and _only_added(w)):
+    if newer or several or not (evidence.view.release.labels_follow_rows and _only_added(evidence)):
         return None
     numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
     element = find_labels(labels, numbers)
     alike, disputed = np.zeros(len(numbers), bool), np.zeros(len(numbers), bool)
     if id_map is not None:
         pairs = id_map.id_to_label
-        likeness = w.likeness(
+        likeness = evidence.likeness(
             pairs, numbers, (pairs.labels > 0) & (pairs.labels <= min(counted, len(numbers)))
         )
         if likeness is None:
@@ -47,27 +47,27 @@ def by_number(w: Witness, id_map: IdMap | None) -> FolderProof | None:
         whole = id_map.problem is None and not folder.beyond
         if whole and id_map.total_elements_added == len(labels):
             alike = likeness[0]
-    confirmed = w.said_by_log(element)
-    if not confirmed and np.count_nonzero(alike) > EXCEPTIONS and w.is_no_others(alike):
+    confirmed = evidence.said_by_log(element)
+    if not confirmed and np.count_nonzero(alike) > EXCEPTIONS and evidence.is_no_others(alike):
         confirmed = {True}
     if confirmed != {True}:
         return None
-    return w.proof(
+    return evidence.assignment(
         element,
         np.ones(len(numbers), bool),
         whole_map=False,
-        strangers=False,
+        names_unknown_ids=False,
         mixed=False,
         belongs=True,
-        moment=None,
+        as_of=None,
         covered=False,
         disputed=disputed,
     )
 
 
-def _only_added(w: Witness) -> bool:
+def _only_added(evidence: Evidence) -> bool:
     """Whether nothing ever happened to the records of this collection but that they were added."""
-    records = w.records
+    records = evidence.records
     in_order = len(records.ids) > 0 and (np.diff(records.seq_ids) > 0).all()
-    only_adds = all(row.operation in ("add", "upsert") for row in w.target.read_all_wal())
-    return bool(in_order and only_made(records, w.log).all()) and only_adds
+    only_adds = all(row.operation in ("add", "upsert") for row in evidence.view.read_all_wal())
+    return bool(in_order and only_made(records, evidence.log).all()) and only_adds

@@ -7,27 +7,27 @@ import numpy as np
 from hnswcheck.errors import RepairRefused, SqliteDamaged
 from hnswcheck.report import Recoverable
 from hnswcheck.salvaging.grade import Grade
-from hnswcheck.salvaging.sources import LOG, NOWHERE, Salvage, salvage
+from hnswcheck.salvaging.sources import LOG, NOWHERE, Salvaged, find_sources
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 
 
-def recoverable(database: Database, target: CollectionView) -> Recoverable:
+def recoverable(database: Database, view: CollectionView) -> Recoverable:
     """What a repair of a damaged collection would find; nothing where it would refuse.
 
     Raises:
         StoreChanged: a file changed while it was read.
     """
     try:
-        return counted(salvage(database, target), target)
+        return counted(find_sources(database, view), view)
     except (RepairRefused, SqliteDamaged):
         return Recoverable()
 
 
-def counted(found: Salvage, target: CollectionView) -> Recoverable:
+def counted(found: Salvaged, view: CollectionView) -> Recoverable:
     """One source for each record, the best that it has."""
     paths = [folder.path for folder in found.folders]
-    own = paths.index(target.folder) + 1 if target.folder in paths else NOWHERE
+    own = paths.index(view.folder) + 1 if view.folder in paths else NOWHERE
     lost, in_wal = found.sources == NOWHERE, found.sources == LOG
     suspect = ~lost & (found.grades == Grade.SUSPECT)
     in_folder = ~(lost | in_wal | suspect)

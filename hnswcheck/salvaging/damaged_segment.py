@@ -31,8 +31,8 @@ MOST_BYTES, MOST_COMPRESSED = 1 << 28, 32
 SECTOR = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedSegment:
     """A segment folder as far as it can be read.
 
     Attributes:
@@ -77,9 +77,9 @@ class Folder:
             return found if self.norms is None else found * self.norms[elements, None]
 
 
-def open_remains(
+def open_damaged_segment(
     path: Path, collection: Collection, settings: Callable[[], DeclaredSettings]
-) -> tuple[Folder, IdMap | None] | None:
+) -> tuple[DamagedSegment, IdMap | None] | None:
     """A folder and what is left of its id map; None where it has no element that can be read.
 
     Args:
@@ -110,18 +110,18 @@ def open_remains(
     lacking = max(0, counted - len(elements.labels))
     torn = counted * header.stride > size and bool(size % header.stride and size % SECTOR)
     assert segment.header
-    folder = Folder(
-        path,
-        segment.header,
-        elements,
-        norms,
-        known,
-        lacking,
-        used.beyond,
-        torn,
-        used.relabelled,
-        used.pages_lost,
-        size // header.stride,
+    folder = DamagedSegment(
+        path=path,
+        header=segment.header,
+        elements=elements,
+        norms=norms,
+        known_norms=known,
+        lacking=lacking,
+        beyond=used.beyond,
+        torn=torn,
+        relabelled=used.relabelled,
+        pages_lost=used.pages_lost,
+        room=size // header.stride,
     )
     return folder, id_map
 
@@ -129,7 +129,7 @@ def open_remains(
 class _Used(NamedTuple):
     """The elements that were ever used.
 
-    With the segment under a header that counts these, and what else :class:`Folder` says of them.
+    With the segment under a header that counts these, and what else :class:`DamagedSegment` says.
     """
 
     segment: SegmentFolder

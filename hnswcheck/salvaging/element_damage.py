@@ -11,7 +11,7 @@ from hnswcheck.checks.vectors import LEAST_NORM, MOST_NORM, VectorFaults
 from hnswcheck.formats.arrays import Flags
 from hnswcheck.formats.header import Header
 from hnswcheck.formats.level0 import Chunk
-from hnswcheck.salvaging.damaged_segment import SECTOR, Folder
+from hnswcheck.salvaging.damaged_segment import SECTOR, DamagedSegment
 from hnswcheck.store.segment import open_segment
 
 #: So many of very many may be wrong by damage to these alone.
@@ -21,7 +21,7 @@ GROWN = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Flaws:
+class ElementDamage:
     """What damage did to the vectors of a folder, or may have done.
 
     Attributes:
@@ -38,7 +38,7 @@ class Flaws:
     norms_lost: bool
 
 
-def flaws_of(folder: Folder) -> Flaws:
+def damage_of(folder: DamagedSegment) -> ElementDamage:
     """Look at every element.
 
     What came upon a vector from before it changed the links of the same element, and the last of
@@ -72,12 +72,12 @@ def flaws_of(folder: Folder) -> Flaws:
     for places in faults.elements.values():
         faulty[places] = True
     if folder.norms is None:
-        return Flaws(faulty, doubtful, np.zeros(held, bool), norms_lost=False)
+        return ElementDamage(faulty, doubtful, np.zeros(held, bool), norms_lost=False)
     norms = folder.norms[:held]
     scaleless = (norms != 0) & ~((norms > LEAST_NORM) & (norms < MOST_NORM))
     old = np.count_nonzero(scaleless) > EXCEPTIONS or scaleless[-1:].any()
     scaleless |= np.arange(held) >= folder.known_norms
-    return Flaws(faulty, doubtful, scaleless, bool(old) or folder.known_norms < held)
+    return ElementDamage(faulty, doubtful, scaleless, bool(old) or folder.known_norms < held)
 
 
 def _with_empty_sectors(chunk: Chunk, header: Header) -> Flags:
@@ -94,7 +94,7 @@ def _with_empty_sectors(chunk: Chunk, header: Header) -> Flags:
     return np.asarray(empty.reshape(count, width).any(axis=1))
 
 
-def was_cut(folder: Folder) -> bool:
+def was_cut(folder: DamagedSegment) -> bool:
     """Whether its elements have links to those that are lacking, as they were once in the file."""
     held = len(folder.elements.labels)
     found: list[bool] = []
@@ -109,5 +109,5 @@ def was_cut(folder: Folder) -> bool:
     return any(found)
 
 
-def _visit(folder: Folder, visit: Callable[[Chunk], None]) -> None:
+def _visit(folder: DamagedSegment, visit: Callable[[Chunk], None]) -> None:
     replace(open_segment(folder.path), header=folder.header).read_elements(visit)

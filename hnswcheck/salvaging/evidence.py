@@ -13,12 +13,12 @@ from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import find_labels
 from hnswcheck.formats.strings import Strings, positions
 from hnswcheck.replay.vectors import rows_in_index
-from hnswcheck.salvaging.damaged_segment import Folder
-from hnswcheck.salvaging.element_damage import EXCEPTIONS, Flaws, was_cut
-from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.damaged_segment import DamagedSegment
+from hnswcheck.salvaging.element_damage import EXCEPTIONS, ElementDamage, was_cut
+from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.grading import only_made
-from hnswcheck.salvaging.log_evidence import LogProof
+from hnswcheck.salvaging.log_evidence import LogEvidence
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.record_ids import others_have
@@ -31,8 +31,8 @@ WITNESSES = 1000
 SAMPLE = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
     """A folder that is asked about the records of a collection.
 
     Attributes:
@@ -41,18 +41,18 @@ class Witness:
         log: what the log says of them.
     """
 
-    folder: Folder
-    flaws: Flaws
+    folder: DamagedSegment
+    damage: ElementDamage
     id_map: IdMap | None
     records: Records
-    log: LogProof
-    target: CollectionView
+    log: LogEvidence
+    view: CollectionView
     database: Database
 
     @property
     def is_own(self) -> bool:
         """The folder is where the segment's has to be."""
-        return self.folder.path == self.target.folder
+        return self.folder.path == self.view.folder
 
     def belongs(self, element: Ints, named: Flags, whole_account: bool) -> bool:
         """Whether the elements are those that the id map is about, and no other collection's.
@@ -68,7 +68,7 @@ class Witness:
     def said_by_log(self, element: Ints) -> set[bool]:
         """Whether elements have the vectors that only the adds of their records wrote."""
         log = self.log
-        there = (element >= 0) & ~flagged(self.flaws.faulty, element)
+        there = (element >= 0) & ~flagged(self.damage.faulty, element)
         only = np.flatnonzero(there & (log.seq_ids > 0) & (log.made == log.seq_ids))
         return set(self.compared({int(log.seq_ids[i]): int(element[i]) for i in only.tolist()}))
 
@@ -82,15 +82,19 @@ class Witness:
         there = np.flatnonzero(named)
         some = there[np.linspace(0, len(there) - 1, min(len(there), SAMPLE)).astype(np.int64)]
         ids = [self.records.ids[i] for i in some.tolist()]
-        return not (ids and others_have(self.database, self.target.collection, ids, count))
+        return not (ids and others_have(self.database, self.view.collection, ids, count))
 
-    def logged(self, moment: int) -> dict[bytes, int]:
-        """For each id whose vector must be that of a row of the log at a moment, its seq_id."""
-        rows, log = self.target.read_all_wal(), self.log
-        complete, release = self.target.history().complete, self.target.release
-        found = rows_in_index(rows, moment, complete, {}, release)
-        touched = {row.id for row in rows if row.seq_id > moment}
-        sure = (log.grades == Grade.PROVEN) & (log.seq_ids > 0) & (log.seq_ids <= moment)
+    def logged(self, as_of: int) -> dict[bytes, int]:
+        """For each id whose vector must be that of a row of the log, the row's seq_id.
+
+        Args:
+            as_of: the last operation that counts.
+        """
+        rows, log = self.view.read_all_wal(), self.log
+        complete, release = self.view.history().complete, self.view.release
+        found = rows_in_index(rows, as_of, complete, {}, release)
+        touched = {row.id for row in rows if row.seq_id > as_of}
+        sure = (log.grades == Grade.PROVEN) & (log.seq_ids > 0) & (log.seq_ids <= as_of)
         for i in np.flatnonzero(sure).tolist():
             if (id := self.records.ids[i]) not in touched:
                 found[id] = int(log.seq_ids[i])
@@ -108,11 +112,11 @@ class Witness:
             for vector, logged in zip(stored, page.values(), strict=True):
                 yield not differs(vector, norm, np.frombuffer(logged, "<f4"))
 
-    def are_strangers(self, ids: Strings) -> Flags:
+    def are_unknown(self, ids: Strings) -> Flags:
         """bool (ids,): neither a record nor in the log."""
         if not len(ids):
             return np.zeros(0, bool)
-        rows = self.target.read_all_wal()
+        rows = self.view.read_all_wal()
         known = Strings.concatenated([self.records.ids, Strings.of({row.id for row in rows})])
         return np.asarray(positions(ids, known) < 0)
 
@@ -138,48 +142,48 @@ class Witness:
         same = (at >= 0) & (labels[at] == named)
         wrong = possible & ~same
         later = np.flatnonzero((at < 0) & ~possible)
-        if np.count_nonzero(wrong) > EXCEPTIONS or self.are_strangers(pairs.ids.take(later)).any():
+        if np.count_nonzero(wrong) > EXCEPTIONS or self.are_unknown(pairs.ids.take(later)).any():
             return None
         alike, disputed = np.zeros(len(labels), bool), np.isin(labels, named[wrong])
         alike[at[same]] = True
         disputed[at[wrong & (at >= 0)]] = True
         return alike, disputed
 
-    def proof(
+    def assignment(
         self,
         element: Ints,
         mapped: Flags,
         *,
         whole_map: bool,
-        strangers: bool,
+        names_unknown_ids: bool,
         mixed: bool,
         belongs: bool,
-        moment: int | None,
+        as_of: int | None,
         covered: bool,
         guessed: Flags | None = None,
         disputed: Flags | None = None,
         by_order: bool = False,
-    ) -> FolderProof:
-        """All that is known once each record has its element: see :class:`FolderProof`."""
+    ) -> FolderAssignment:
+        """All that is known once each record has its element: see :class:`FolderAssignment`."""
         folder = self.folder
-        damaged = flagged(self.flaws.faulty, element)
-        scaleless = flagged(self.flaws.scaleless, element)
-        if self.flaws.norms_lost:
+        damaged = flagged(self.damage.faulty, element)
+        scaleless = flagged(self.damage.scaleless, element)
+        if self.damage.norms_lost:
             scaleless |= ~only_made(self.records, self.log)
         none = np.zeros(len(element), bool)
-        return FolderProof(
+        return FolderAssignment(
             element=element,
             tombstoned=flagged(folder.elements.tombstoned, element),
-            doubtful=flagged(self.flaws.doubtful, element),
+            doubtful=flagged(self.damage.doubtful, element),
             damaged=damaged,
             label_twice=flagged(folder.label_twice, element),
             scaleless=scaleless,
             mapped=mapped,
             whole_map=whole_map,
-            strangers=strangers,
+            names_unknown_ids=names_unknown_ids,
             mixed=mixed,
             belongs=belongs,
-            moment=moment,
+            as_of=as_of,
             covered=covered,
             after=self._after(np.where(damaged, -1, element)),
             guessed=none if guessed is None else guessed,

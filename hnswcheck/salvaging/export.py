@@ -17,7 +17,7 @@ from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.parquet import is_parquet, need_pyarrow, write_parquet
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.salvaging.rows import Page, rows_of
-from hnswcheck.salvaging.sources import NOWHERE, Salvage, salvage
+from hnswcheck.salvaging.sources import NOWHERE, Salvaged, find_sources
 from hnswcheck.store.catalog import Collection, read_collections, select_collections
 from hnswcheck.store.collection_view import read_collection_views
 from hnswcheck.store.database import DATABASE, Database
@@ -29,7 +29,7 @@ VECTORS, LINES = ".npz", ".jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class SalvageResult:
     """What was written.
 
     Attributes:
@@ -53,12 +53,12 @@ class Export:
         return {grade.name.lower(): sum(n.values()) for grade, n in self.reasons.items()}
 
 
-def export(
+def salvage(
     path: str | os.PathLike[str],
     collection: str,
     output: str | os.PathLike[str],
     progress: Progress = silent,
-) -> Export:
+) -> SalvageResult:
     """Write what is left of a collection to files, without touching the store.
 
     They take the place of files of the same name once they are whole, not before.
@@ -86,10 +86,12 @@ def export(
             f"{output} is inside the store, where an export writes nothing: choose another place"
         )
     with naming(path):
-        return call_isolated_if_open(root / DATABASE, _export, (root, collection, target), progress)
+        return call_isolated_if_open(
+            root / DATABASE, _salvage, (root, collection, target), progress
+        )
 
 
-def _export(root: Path, name: str, output: Path, progress: Progress = silent) -> Export:
+def _salvage(root: Path, name: str, output: Path, progress: Progress = silent) -> SalvageResult:
     with open_store(root) as view:
         schema = read_schema(view.database)
         found = select_collections(read_collections(view.database, schema), [name])
@@ -101,10 +103,10 @@ def _export(root: Path, name: str, output: Path, progress: Progress = silent) ->
         (collection,) = found
         if collection.vector is None or collection.metadata is None:
             raise RepairRefused(f"collection {collection.name!r} lacks a segment in sqlite")
-        (target,) = read_collection_views(view, [collection], schema, with_ids=True)
-        folders = [*([target.folder] if target.folder else ()), *target.aside]
+        (seen,) = read_collection_views(view, [collection], schema, with_ids=True)
+        folders = [*([seen.folder] if seen.folder else ()), *seen.aside]
         before = view.moment(folders)
-        result = salvage(view.database, target)
+        result = find_sources(view.database, seen)
 
         def check_unchanged() -> None:
             if view.moment(folders) != before:
@@ -118,7 +120,7 @@ def _export(root: Path, name: str, output: Path, progress: Progress = silent) ->
             vectors, lines = _write(output, result, rows, view.database, dimension, check_unchanged)
         except OSError as error:
             raise ActionFailed(f"{error.filename or output}: {error.strerror or error}") from error
-    return Export(vectors, lines, result.reasons_by_grade())
+    return SalvageResult(vectors, lines, result.reasons_by_grade())
 
 
 def _told(
@@ -133,7 +135,7 @@ def _told(
 
 def _write(
     output: Path,
-    found: Salvage,
+    found: Salvaged,
     pages: Iterator[Page],
     database: Database,
     dimension: int,
@@ -155,7 +157,7 @@ def _write(
     return vectors, lines
 
 
-def _write_vectors(path: Path, found: Salvage, database: Database, dimension: int) -> None:
+def _write_vectors(path: Path, found: Salvaged, database: Database, dimension: int) -> None:
     """Gathered in a file first: they need not fit into memory."""
     chosen = np.flatnonzero(found.sources != NOWHERE)
     with scratch_directory() as scratch:

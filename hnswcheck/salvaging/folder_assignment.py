@@ -8,7 +8,7 @@ from hnswcheck.formats.arrays import Flags, Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FolderProof:
+class FolderAssignment:
     """What is known of a folder, laid beside the records.
 
     Attributes:
@@ -20,11 +20,11 @@ class FolderProof:
         scaleless: bool (n,): only the direction of its vector is known, under cosine.
         mapped: bool (n,): the folder's id map names the record.
         whole_map: the id map was read to its end, so a record that it lacks was made later.
-        strangers: it names ids that neither sqlite nor the log knows: deleted since, or, where the
-            folder is newer than sqlite, not made yet.
+        names_unknown_ids: it names ids that neither sqlite nor the log knows: deleted since, or,
+            where the folder is newer than sqlite, not made yet.
         mixed: elements or labels of several histories.
         belongs: the log has the vector of one of its elements, or all counts agree.
-        moment: the operation up to which it reflects all, and none after; None if not known.
+        as_of: the operation up to which it reflects all, and none after; None if not known.
         covered: the log still has all that came after.
         after: an operation that it certainly reflects; 0 if none is known.
         guessed: bool (n,): the element follows from the order of the records, unconfirmed.
@@ -40,10 +40,10 @@ class FolderProof:
     scaleless: Flags
     mapped: Flags
     whole_map: bool
-    strangers: bool
+    names_unknown_ids: bool
     mixed: bool
     belongs: bool
-    moment: int | None
+    as_of: int | None
     covered: bool
     after: int
     guessed: Flags

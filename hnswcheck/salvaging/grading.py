@@ -11,15 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 from hnswcheck.formats.arrays import Flags, Ints
-from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grade import NEVER, Grade
 from hnswcheck.salvaging.judged import Judged
-from hnswcheck.salvaging.log_evidence import LogProof
+from hnswcheck.salvaging.log_evidence import LogEvidence
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.records import Records
 
 
-def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Judged:
+def judge_folder(folder: FolderAssignment, records: Records, log: LogEvidence) -> Judged:
     """How good the folder's vector of each record is, and why."""
     there = (folder.element >= 0) & ~folder.damaged
     judged = Judged.nowhere(len(there))
@@ -28,8 +28,8 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Judged
         judged.give(there, Reason.HISTORIES_MIXED)
         judged.give(there & folder.label_twice, Reason.LABEL_TWICE)
         return judged
-    if folder.moment is not None:
-        current = records.seq_ids <= folder.moment
+    if folder.as_of is not None:
+        current = records.seq_ids <= folder.as_of
         judged.give(there, Reason.WRITTEN_SINCE)
         sure = Reason.ORDER_CONFIRMED if folder.by_order else Reason.IDS_AGREE
         judged.give(there & (current | (folder.covered & ~log.obscure)), sure)
@@ -38,7 +38,7 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Judged
         # The folder is older than every record that was made after it ...
         lacking = ~folder.mapped & folder.whole_map
         later = lacking & ~begun_anew(folder.mapped, records)
-        if folder.strangers and not later.any():  # or it is newer than sqlite
+        if folder.names_unknown_ids and not later.any():  # or it is newer than sqlite
             judged.give(there, Reason.FOLDER_NEWER)
             return judged
         before = int(made_by(records)[later].min(initial=NEVER))
@@ -61,12 +61,12 @@ def judge_folder(folder: FolderProof, records: Records, log: LogProof) -> Judged
     return judged
 
 
-def only_made(records: Records, log: LogProof) -> Flags:
+def only_made(records: Records, log: LogEvidence) -> Flags:
     """bool (n,): the operation that made the record is the last one on it."""
     return np.asarray((log.made > 0) & (log.made == records.seq_ids))
 
 
-def made_from(records: Records, log: LogProof) -> Ints:
+def made_from(records: Records, log: LogEvidence) -> Ints:
     """int64 (n,): the operation that made each record is this one or a later one.
 
     Each operation makes one row at most: so it came as many operations after those that made the

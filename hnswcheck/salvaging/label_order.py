@@ -29,18 +29,18 @@ class Order:
     """The moment at which the files may have been written.
 
     Attributes:
-        moment: the last operation that they hold.
+        as_of: the last operation that they hold.
         labels: uint64 (n,): the label of each record, 0 for those that were made later and those
             whose label cannot be told.
         sure: the log proves it.
     """
 
-    moment: int
+    as_of: int
     labels: Labels
     sure: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hints:
     """What is known besides the order.
 
@@ -49,7 +49,7 @@ class Hints:
         vectors: the rows up to there that wrote the vector of an id.
         made: the id that the operation at the watermark made, if it made one.
         labels: uint64 (n,): of each record, as far as half an id map tells, else 0.
-        strangers: the same for ids that are no records any more.
+        unknown_ids: the same for ids that are no records any more.
         tombstones: elements with a delete mark, as every deleted one has.
         holds: whether the element of a label holds the vector of a row of the log.
     """
@@ -58,7 +58,7 @@ class Hints:
     vectors: Mapping[bytes, int]
     made: bytes | None
     labels: Labels
-    strangers: Mapping[bytes, int]
+    unknown_ids: Mapping[bytes, int]
     tombstones: int
     holds: Callable[[int, int], bool]
 
@@ -158,10 +158,10 @@ class _Search:
     def try_ids(self) -> _Trial | None:
         """The ids of this moment laid over the labels; None where that cannot be."""
         ids, hints, place = self.ids, self.hints, self.place
-        strangers = hints.strangers
-        if any(id not in ids for id in strangers):
+        unknown_ids = hints.unknown_ids
+        if any(id not in ids for id in unknown_ids):
             return None
-        named = [strangers[id] for id in ids.unplaced if id in strangers]
+        named = [unknown_ids[id] for id in ids.unplaced if id in unknown_ids]
         live = np.setdiff1d(self.live, np.array(named, np.uint64)) if named else self.live
         old = np.sort(np.append(self.untouched, [place[id] for id in ids.old]).astype(np.int64))
         pool, above = np.split(live, [len(live) - len(ids.made)])
@@ -174,7 +174,7 @@ class _Search:
         for id, label in made.items():
             if id in place:
                 labels[place[id]] = label
-            elif strangers.get(id, label) != label:
+            elif unknown_ids.get(id, label) != label:
                 return None
         known = hints.labels > 0
         if not np.array_equal(labels[known], hints.labels[known]):
@@ -276,9 +276,9 @@ def find_order(
         best = max(best, found) if best else found
     if best is None:
         return None
-    _, moment, proof = best
+    _, as_of, proof = best
     labels[disputed] = 0
-    return Order(moment, labels, proof and not disputed.any())
+    return Order(as_of, labels, proof and not disputed.any())
 
 
 def _guessed(pending: Sequence[WalRow], records: Records) -> Sequence[WalRow] | None:

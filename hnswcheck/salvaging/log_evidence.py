@@ -16,8 +16,8 @@ from hnswcheck.store.records import Records
 from hnswcheck.store.wal import WalRow
 
 
-@dataclass(frozen=True, slots=True)
-class LogProof:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEvidence:
     """What the log says of each record.
 
     Attributes:
@@ -46,7 +46,9 @@ class _History:
     obscure: bool = False
 
 
-def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete: bool) -> LogProof:
+def read_log(
+    records: Records, rows: Sequence[WalRow], accounted: int, complete: bool
+) -> LogEvidence:
     """Follow every record through the log.
 
     An add of an id that exists has no effect, so an add counts for sure only where the id is known
@@ -92,7 +94,14 @@ def read_log(records: Records, rows: Sequence[WalRow], accounted: int, complete:
         if history.vector:
             seq_ids[place] = history.vector
             judged.give(place, Reason.IN_LOG if history.sure else Reason.ADD_UNCERTAIN)
-    return LogProof(seq_ids, judged.grades, judged.reasons, made, untouched, obscure)
+    return LogEvidence(
+        seq_ids=seq_ids,
+        grades=judged.grades,
+        reasons=judged.reasons,
+        made=made,
+        ever=untouched,
+        obscure=obscure,
+    )
 
 
 def _follow(history: _History, row: WalRow) -> None:

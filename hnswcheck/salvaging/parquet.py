@@ -15,7 +15,7 @@ import numpy as np
 
 from hnswcheck.errors import ActionFailed, ExtraMissing
 from hnswcheck.salvaging.rows import Page
-from hnswcheck.salvaging.sources import NOWHERE, Salvage
+from hnswcheck.salvaging.sources import NOWHERE, Salvaged
 from hnswcheck.store.database import Database
 
 SUFFIX = ".parquet"
@@ -42,7 +42,7 @@ def need_pyarrow() -> None:
 
 
 def write_parquet(
-    path: Path, found: Salvage, pages: Iterator[Page], database: Database, dimension: int
+    path: Path, found: Salvaged, pages: Iterator[Page], database: Database, dimension: int
 ) -> None:
     """Write an export, a row group at a time.
 
@@ -101,7 +101,7 @@ def _columns(rows: Page) -> dict[str, Any]:
 
 
 def _vectors(
-    pyarrow: Any, kind: Any, found: Salvage, first: int, count: int, database: Database
+    pyarrow: Any, kind: Any, found: Salvaged, first: int, count: int, database: Database
 ) -> Any:
     """The vectors of records that follow each other."""
     dimension = kind.list_size

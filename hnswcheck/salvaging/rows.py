@@ -11,7 +11,7 @@ from hnswcheck.formats.text import text
 from hnswcheck.replay.metadata import replay_metadata
 from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.reason import Reason
-from hnswcheck.salvaging.sources import Salvage
+from hnswcheck.salvaging.sources import Salvaged
 from hnswcheck.store.database import Database
 from hnswcheck.store.documents import PAGE_DOCUMENTS, Value, read_metadata, read_wal_metadata
 from hnswcheck.store.wal import WalRow
@@ -44,7 +44,7 @@ class Row:
 Page = list[Row]
 
 
-def rows_of(found: Salvage, chosen: Ints, database: Database) -> Iterator[Page]:
+def rows_of(found: Salvaged, chosen: Ints, database: Database) -> Iterator[Page]:
     """Some records in their order, a page at a time, as they are once the log is replayed."""
     pending: dict[bytes, list[WalRow]] = {}
     for row in found.pending:

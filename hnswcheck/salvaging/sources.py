@@ -18,11 +18,11 @@ from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnre
 from hnswcheck.formats.arrays import Flags, Floats, Ints
 from hnswcheck.formats.strings import find
 from hnswcheck.replay.records import records_after_replay
-from hnswcheck.salvaging.assignment import proofs_of
-from hnswcheck.salvaging.damaged_segment import Folder, open_remains
-from hnswcheck.salvaging.element_damage import flaws_of
-from hnswcheck.salvaging.evidence import Witness
-from hnswcheck.salvaging.folder_assignment import FolderProof
+from hnswcheck.salvaging.assignment import assignments_of
+from hnswcheck.salvaging.damaged_segment import DamagedSegment, open_damaged_segment
+from hnswcheck.salvaging.element_damage import damage_of
+from hnswcheck.salvaging.evidence import Evidence
+from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grade import Grade, Grades
 from hnswcheck.salvaging.grading import judge_folder
 from hnswcheck.salvaging.judged import Judged, Reasons
@@ -41,8 +41,8 @@ NOWHERE, LOG, FIRST_FOLDER = -1, 0, 1
 CHUNK = 1 << 12
 
 
-@dataclass(frozen=True, slots=True)
-class Salvage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Salvaged:
     """Where the vector of each record is.
 
     Attributes:
@@ -52,7 +52,7 @@ class Salvage:
         sources: int8 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
         at: int64 (n,): the seq_id in the log, or the element in the folder.
         folders: the segment's own first.
-        proofs: what is known of each; None for one whose elements nobody can name.
+        assignments: what is known of each; None for one whose elements nobody can name.
         unread: folders that the operating system did not let us read.
         settled: bool (n,): sqlite has the record, and METADATA nothing more to apply to it.
         pending: rows of the log that METADATA has yet to apply.
@@ -66,8 +66,8 @@ class Salvage:
     reasons: Reasons
     sources: np.ndarray[tuple[int], np.dtype[np.int8]]
     at: Ints
-    folders: tuple[Folder, ...]
-    proofs: tuple[FolderProof | None, ...]
+    folders: tuple[DamagedSegment, ...]
+    assignments: tuple[FolderAssignment | None, ...]
     unread: tuple[Path, ...]
     settled: Flags
     pending: Sequence[WalRow]
@@ -115,81 +115,89 @@ class Salvage:
             yield vectors
 
 
-def salvage(database: Database, target: CollectionView) -> Salvage:
+def find_sources(database: Database, view: CollectionView) -> Salvaged:
     """Find the best source for each record of a collection.
 
     Raises:
         RepairRefused: the log cannot be read, so that nobody knows what the records are.
         StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
     """
-    c = target.collection
+    c = view.collection
     assert c.metadata
-    rows = target.read_all_wal()
-    history = target.history()
+    rows = view.read_all_wal()
+    history = view.history()
     stored = read_records(database, c.metadata.id)
-    righted = _right_metadata(target, stored)
-    start = target.metadata_start if righted is None else righted
-    if problem := _unfathomable(target, rows, start):
+    righted = _right_metadata(view, stored)
+    start = view.metadata_start if righted is None else righted
+    if problem := _unfathomable(view, rows, start):
         raise RepairRefused(f"collection {c.name!r}: {problem}")
     pending = [row for row in rows if row.seq_id > start]
     records = records_after_replay(stored, pending)
     settled = np.ones(len(records.ids), bool)
     settled[list(find({row.id for row in pending}, records.ids).values())] = False
-    again = _numbered_again(stored, rows, target.highest)
+    again = _numbered_again(stored, rows, view.highest)
     log = read_log(records, rows, 0 if again else history.accounted, history.complete and not again)
     judged, at = Judged(log.grades, log.reasons).copy(), log.seq_ids.copy()
     sources = np.where(judged.grades > 0, LOG, NOWHERE).astype(np.int8)
-    folders: list[Folder] = []
-    proofs: list[FolderProof | None] = []
+    folders: list[DamagedSegment] = []
+    assignments: list[FolderAssignment | None] = []
     unread: list[Path] = []
-    best = _accepted(target, records)
-    for path in (target.folder, *target.aside):
+    best = _accepted(view, records)
+    for path in (view.folder, *view.aside):
         if folders and (judged.grades == Grade.PROVEN).all():
             break
         try:
-            opened = open_remains(path, c, target.settings) if path else None
+            opened = open_damaged_segment(path, c, view.settings) if path else None
             if opened is None:
                 continue
             folder, id_map = opened
-            witness = Witness(folder, flaws_of(folder), id_map, records, log, target, database)
-            found_by = list(proofs_of(witness))
+            evidence = Evidence(
+                folder=folder,
+                damage=damage_of(folder),
+                id_map=id_map,
+                records=records,
+                log=log,
+                view=view,
+                database=database,
+            )
+            found_by = list(assignments_of(evidence))
         except StoreUnreadable:
             assert path
             unread.append(path)
             continue
         except (FormatError, OSError) as error:
             raise StoreChanged(f"a file changed while it was read: {error}") from error
-        for proof in found_by:
-            found = judge_folder(proof, records, log)
+        for assignment in found_by:
+            found = judge_folder(assignment, records, log)
             found.cap(best, Reason.ACCEPTED_BEFORE)
             if again:  # what is of when is not known, then
                 found.cap(Grade.UNCONFIRMED, Reason.NUMBERED_AGAIN)
             better = judged.improve(found)
             sources[better] = len(folders) + FIRST_FOLDER
-            at[better] = proof.element[better]
+            at[better] = assignment.element[better]
         folders.append(folder)
-        proofs.append(_together(found_by))
-    return Salvage(
-        records,
-        judged.grades,
-        judged.reasons,
-        sources,
-        at,
-        tuple(folders),
-        tuple(proofs),
-        tuple(unread),
-        settled,
-        pending,
-        int(np.count_nonzero(records.rowids > int(stored.rowids.max(initial=0)))),
-        sum(row.fault is not None and row.seq_id > target.start for row in rows),
-        righted,
+        assignments.append(_together(found_by))
+    return Salvaged(
+        records=records,
+        grades=judged.grades,
+        reasons=judged.reasons,
+        sources=sources,
+        at=at,
+        folders=tuple(folders),
+        assignments=tuple(assignments),
+        unread=tuple(unread),
+        settled=settled,
+        pending=pending,
+        made=int(np.count_nonzero(records.rowids > int(stored.rowids.max(initial=0)))),
+        skipped=sum(row.fault is not None and row.seq_id > view.start for row in rows),
+        metadata_start=righted,
     )
 
 
-def _accepted(target: CollectionView, records: Records) -> Grades:
+def _accepted(view: CollectionView, records: Records) -> Grades:
     """uint8 (n,): what a folder has is no better than what an earlier repair accepted."""
     best: Grades = np.full(len(records.ids), Grade.PROVEN, np.uint8)
-    for manifest in manifests_of(target.aside):
+    for manifest in manifests_of(view.aside):
         for name, ids in manifest.accepted.items():
             grade = Grade.__members__.get(name.upper(), Grade.SUSPECT)
             at = list(find(map(from_text, ids), records.ids).values())
@@ -197,13 +205,13 @@ def _accepted(target: CollectionView, records: Records) -> Grades:
     return best
 
 
-def _unfathomable(target: CollectionView, rows: Sequence[WalRow], start: int) -> str:
+def _unfathomable(view: CollectionView, rows: Sequence[WalRow], start: int) -> str:
     """Why nobody can tell what the records and their vectors are; empty if that is not so.
 
     Args:
         start: METADATA's watermark.
     """
-    dimension = target.collection.dimension
+    dimension = view.collection.dimension
     if dimension is None:
         return "sqlite has no dimension for the collection"
     faults = {row.seq_id: row.fault for row in rows if row.fault}
@@ -213,7 +221,7 @@ def _unfathomable(target: CollectionView, rows: Sequence[WalRow], start: int) ->
         return "the WAL has rows whose record id cannot be read"
     of_other_size = VECTOR_OF.partition("{")[0]
     sizes = {fault.split(",")[0] for fault in faults.values() if fault.startswith(of_other_size)}
-    header = open_segment(target.folder).header if target.folder else None
+    header = open_segment(view.folder).header if view.folder else None
     if header is None:
         differs = bool(sizes) and not any(row.vector_bytes for row in rows)
     else:
@@ -235,11 +243,11 @@ def _numbered_again(stored: Records, rows: Sequence[WalRow], highest: int) -> bo
     return any(ids[int(stored.seq_ids[i])] != stored.ids[i] for i in logged.tolist())
 
 
-def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
+def _together(assignments: Sequence[FolderAssignment]) -> FolderAssignment | None:
     """What is known of one folder, of each record by the first that names it."""
-    if not proofs:
+    if not assignments:
         return None
-    first, *others = proofs
+    first, *others = assignments
     for other in others:
         new = (first.element < 0) & (other.element >= 0)
         first = replace(
@@ -249,17 +257,17 @@ def _together(proofs: Sequence[FolderProof]) -> FolderProof | None:
             doubtful=np.where(new, other.doubtful, first.doubtful),
             damaged=np.where(new, other.damaged, first.damaged),
             mixed=first.mixed or other.mixed,
-            moment=first.moment if first.moment == other.moment else None,
+            as_of=first.as_of if first.as_of == other.as_of else None,
         )
     return first
 
 
-def _right_metadata(target: CollectionView, stored: Records) -> int | None:
+def _right_metadata(view: CollectionView, stored: Records) -> int | None:
     """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
-    mark, highest = target.metadata_watermark, target.highest
-    if not any(check_watermark(mark, target.release, highest, "METADATA")):
+    mark, highest = view.metadata_watermark, view.highest
+    if not any(check_watermark(mark, view.release, highest, "METADATA")):
         return None
     assert mark is not None
-    if mark.is_number(target.release) and 0 <= mark.value <= highest:
+    if mark.is_number(view.release) and 0 <= mark.value <= highest:
         return mark.value  # only written in another form
     return min(int(stored.seq_ids.max(initial=0)), highest)

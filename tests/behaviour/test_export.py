@@ -50,8 +50,8 @@ def test_parquet_holds_the_same_as_the_other_files(
     monkeypatch.setattr("hnswcheck.salvaging.parquet.GROUP_BYTES", group)
     monkeypatch.setattr("hnswcheck.salvaging.rows.PAGE_DOCUMENTS", 20)
     before = snapshot(lossy)
-    made = hnswcheck.export(lossy, "docs", tmp_path / "out.parquet")
-    both = hnswcheck.export(lossy, "docs", tmp_path / "out")
+    made = hnswcheck.salvage(lossy, "docs", tmp_path / "out.parquet")
+    both = hnswcheck.salvage(lossy, "docs", tmp_path / "out")
     assert snapshot(lossy) == before
     assert made.vectors == made.lines == tmp_path / "out.parquet"
     assert made.grades == both.grades
@@ -91,10 +91,10 @@ def test_without_pyarrow_one_line_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(hnswcheck.ExtraMissing, match=r"hnswcheck\[parquet\]") as raised:
-        hnswcheck.export(tmp_path / "nowhere", "docs", tmp_path / "out.parquet")
+        hnswcheck.salvage(tmp_path / "nowhere", "docs", tmp_path / "out.parquet")
     assert "\n" not in str(raised.value)
     assert parts(tmp_path) == []
-    assert hnswcheck.export(lossy, "docs", tmp_path / "out").grades["lost"] == 34
+    assert hnswcheck.salvage(lossy, "docs", tmp_path / "out").grades["lost"] == 34
 
 
 @pytest.mark.parametrize("output", ["out", "out.parquet"])
@@ -172,7 +172,7 @@ def test_documents_that_are_only_in_the_log_are_exported(tmp_path: Path) -> None
             "INSERT INTO embedding_fulltext_search (rowid, string_value)"
             " SELECT rowid, string_value FROM earlier.embedding_fulltext_search"
         )
-    made = hnswcheck.export(rest(store), "docs", tmp_path / "out")
+    made = hnswcheck.salvage(rest(store), "docs", tmp_path / "out")
     lines = [json.loads(line) for line in made.lines.read_text("utf-8").splitlines()]
     assert chroma(store) == expected  # as it replays the log
     assert {line["id"]: [line["document"], line["metadata"]] for line in lines} == expected
@@ -190,5 +190,5 @@ def test_what_is_written_while_it_is_read_is_not_exported(
 
     monkeypatch.setattr("hnswcheck.salvaging.export.rows_of", rows_while_written)
     with pytest.raises(hnswcheck.StoreChanged, match="written while it was read"):
-        hnswcheck.export(lossy, "docs", tmp_path / "out")
+        hnswcheck.salvage(lossy, "docs", tmp_path / "out")
     assert parts(tmp_path) == []

@@ -172,7 +172,7 @@ def name_of(store: Path) -> str:
     return str(name)
 
 
-def counted(export: hnswcheck.Export) -> dict[str, int]:
+def counted(export: hnswcheck.SalvageResult) -> dict[str, int]:
     """How many records each reason has, which all parts of an export must agree on."""
     told = {reason.slug: n for by in export.reasons.values() for reason, n in by.items()}
     lines = [json.loads(line) for line in export.lines.read_text("utf-8").splitlines()]
@@ -203,7 +203,7 @@ def test_a_store_has_exactly_the_reasons_that_its_damage_gives(
 ) -> None:
     of, expected = CASES[reason][which != "has it"]
     store = made(of, tmp_path)
-    assert counted(hnswcheck.export(store, name_of(store), tmp_path / "out")) == expected
+    assert counted(hnswcheck.salvage(store, name_of(store), tmp_path / "out")) == expected
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_an_accepted_vector_keeps_its_grade_for_the_reason_that_it_was_accepted(
     name: str, grade: Grade, count: int, tmp_path: Path
 ) -> None:
     store = made((name, repair_and_lose_the_header), tmp_path)
-    export = hnswcheck.export(store, name_of(store), tmp_path / "out")
+    export = hnswcheck.salvage(store, name_of(store), tmp_path / "out")
     assert export.reasons[grade] == {Reason.ACCEPTED_BEFORE: count}
 
 
@@ -227,7 +227,7 @@ def test_a_damaged_element_says_more_than_that_the_vector_is_nowhere(tmp_path: P
     (folder,) = (path.parent for path in store.glob("*/header.bin"))
     shutil.copytree(folder, f"{folder}.drift-20240101-000000")
     expected = CASES[Reason.VECTOR_DAMAGED][0][1]
-    export = hnswcheck.export(rest(store), name_of(store), tmp_path / "out")
+    export = hnswcheck.salvage(rest(store), name_of(store), tmp_path / "out")
     assert counted(export) == expected
 
 

@@ -364,9 +364,9 @@ def test_what_is_left_can_be_taken_elsewhere_without_touching_the_store(
     assert [line["grade"] == "proven" for line in lines] == (grades == 5).tolist()
     assert all(set(line["document"]) == {"x"} for line in lines)
     with pytest.raises(hnswcheck.UsageError, match="inside the store"):
-        hnswcheck.export(documented, "docs", documented / "out")
+        hnswcheck.salvage(documented, "docs", documented / "out")
     with pytest.raises(hnswcheck.UsageError, match="no collection 'nothing'"):
-        hnswcheck.export(documented, "nothing", tmp_path / "out")
+        hnswcheck.salvage(documented, "nothing", tmp_path / "out")
 
 
 # --- Command line --------------------------------------------------------------------------------

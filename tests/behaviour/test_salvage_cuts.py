@@ -32,7 +32,7 @@ from hnswcheck.repairing.segment_plan import RecordGrade
 from hnswcheck.report import Recoverable
 from hnswcheck.salvaging.counts import counted
 from hnswcheck.salvaging.grade import Grade
-from hnswcheck.salvaging.sources import NOWHERE, salvage
+from hnswcheck.salvaging.sources import NOWHERE, find_sources
 from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.collection_view import read_collection_views
 from hnswcheck.store.schema import read_schema
@@ -168,7 +168,7 @@ def find(store: Path, name: str = "docs") -> Found:
         schema = read_schema(view.database)
         named = [c for c in read_collections(view.database, schema) if c.name == name]
         (target,) = read_collection_views(view, named, schema, with_ids=True)
-        found = salvage(view.database, target)
+        found = find_sources(view.database, target)
         chosen = np.flatnonzero(found.sources != NOWHERE)
         ids = [id.decode() for id in found.records.ids]
         chunks = list(found.read(chosen, view.database, named[0].dimension or 0))

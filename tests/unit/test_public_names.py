@@ -44,6 +44,6 @@ def test_no_room_hides_a_public_function() -> None:
     code = (
         "import hnswcheck, hnswcheck.repairing.repair, hnswcheck.guarding, hnswcheck.cli.app;"
         "print(all(callable(getattr(hnswcheck, name)) for name in"
-        " ('audit', 'guard', 'repair', 'export', 'quarantine', 'restore')))"
+        " ('audit', 'guard', 'repair', 'salvage', 'quarantine', 'restore')))"
     )
     assert run(code) == "True"
