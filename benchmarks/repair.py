@@ -92,7 +92,7 @@ class Worker:
             report = repair(store, dry_run=True)
             for segment in report.segments:
                 outcome.grades.update(segment.grades)
-            if any(segment.salvage is None for segment in report.refused):
+            if any(segment.fates is None for segment in report.refused):
                 outcome.kind = "not the index"
                 return outcome
             if report.refused:

@@ -41,7 +41,12 @@ if TYPE_CHECKING:
         guard,
     )
     from hnswcheck.repairing.repair import RepairReport, repair
-    from hnswcheck.repairing.segment_plan import SegmentRepair
+    from hnswcheck.repairing.segment_plan import (
+        SegmentPlan,
+        SegmentRefused,
+        SegmentRepair,
+        SegmentRepaired,
+    )
     from hnswcheck.report import Finding, Level, Report, SegmentReport, StoreReport
     from hnswcheck.salvaging.export import SalvageResult, salvage
 
@@ -71,7 +76,12 @@ _HOMES = {
     ),
     "guarding": ("StoreBroken", "StoreDamaged", "StoreUndecided", "ensure_consistent", "guard"),
     "repairing.repair": ("RepairReport", "repair"),
-    "repairing.segment_plan": ("SegmentRepair",),
+    "repairing.segment_plan": (
+        "SegmentPlan",
+        "SegmentRefused",
+        "SegmentRepair",
+        "SegmentRepaired",
+    ),
     "report": ("Finding", "Level", "Report", "SegmentReport", "StoreReport"),
     "salvaging.export": ("SalvageResult", "salvage"),
 }
@@ -95,7 +105,10 @@ __all__ = [
     "RestoreResult",
     "SalvageResult",
     "SchemaUnknown",
+    "SegmentPlan",
+    "SegmentRefused",
     "SegmentRepair",
+    "SegmentRepaired",
     "SegmentReport",
     "SqliteBusy",
     "SqliteDamaged",

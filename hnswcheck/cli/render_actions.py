@@ -23,6 +23,7 @@ from hnswcheck.cli.layout import foreign, wrapped
 from hnswcheck.cli.render_report import STATUS_STYLE
 from hnswcheck.cli.terminal import visible
 from hnswcheck.repairing.repair import RepairReport
+from hnswcheck.repairing.segment_plan import SegmentPlan, SegmentRefused, SegmentRepaired
 from hnswcheck.report import CollectionInfo
 from hnswcheck.salvaging.export import SalvageResult
 from hnswcheck.salvaging.grade import Grade
@@ -144,32 +145,37 @@ def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
         for grade, reasons in segment.reasons.items():
             for line in _reasons(grade, reasons):
                 yield from wrapped(line, 2, 4)
-        if segment.refused:
-            yield from _warning(f"not repaired: {foreign(segment.refused)}")
-            if segment.salvage is not None:
-                yield from wrapped(CHOICES, 2, 4)
-            continue
-        for step in segment.steps():
-            yield from wrapped(foreign(step), 2, 4)
+        match segment:
+            case SegmentRefused():
+                yield from _warning(f"not repaired: {foreign(segment.reason)}")
+                if segment.fates is not None:
+                    yield from wrapped(CHOICES, 2, 4)
+            case SegmentPlan():
+                for step in segment.steps():
+                    yield from wrapped(foreign(step), 2, 4)
 
 
 def repaired(report: RepairReport) -> Iterator[Text]:
     """What a repair did."""
     path = visible(str(report.path))
-    for segment in report.segments:
+    for segment in report.repaired:
         what = f"repaired {foreign(segment.collection.name)}, segment {segment.segment}"
         yield from wrapped(what, 0, 2)
-        if segment.exported:
-            yield Text(f"  the deleted records are in {visible(segment.exported)}")
-        if segment.verified:
-            yield from wrapped(VERIFIED[segment.verified], 2, 4)
-        if segment.not_asked:
-            yield from _warning(f"Chroma was not asked: {foreign(segment.not_asked)}")
-        if segment.replaced and not segment.exported:  # no restore brings deleted records back
-            yield _undo(report.path, segment.replaced)
+        yield from _how_repaired(report.path, segment)
     if report.after:
         verdict = report.after.verdict
         yield Text.assemble((verdict, STATUS_STYLE[verdict]), f": {path}")
+
+
+def _how_repaired(path: Path, segment: SegmentRepaired) -> Iterator[Text]:
+    """Where the old folder and the deleted records are, and how the new index was verified."""
+    if segment.exported:
+        yield Text(f"  the deleted records are in {visible(segment.exported)}")
+    yield from wrapped(VERIFIED[segment.verified], 2, 4)
+    if segment.not_asked:
+        yield from _warning(f"Chroma was not asked: {foreign(segment.not_asked)}")
+    if segment.replaced and not segment.exported:  # no restore brings deleted records back
+        yield _undo(path, segment.replaced)
 
 
 def exported(made: SalvageResult) -> Iterator[Text]:

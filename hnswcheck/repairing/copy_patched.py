@@ -1,4 +1,4 @@
-"""A new segment folder from the files of another: what a mend changes, and the rest as it is."""
+"""A new segment folder from the files of another: what a patch changes, and the rest as it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hnswcheck.formats.id_map_writer import write_dict, write_instance
 from hnswcheck.formats.level0 import TOMBSTONE, element_dtype
 from hnswcheck.formats.segment_files import ID_MAP, INDEX_FILES, LEVEL0, LINKS
 from hnswcheck.repairing.build_index import new_folder, refusals
-from hnswcheck.repairing.patch import Mend
+from hnswcheck.repairing.patch import Patch
 from hnswcheck.store.records import Records
 from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import open_segment
@@ -20,8 +20,8 @@ from hnswcheck.store.segment import open_segment
 CHUNK = 1 << 20
 
 
-def copy_mended(
-    mend: Mend,
+def copy_patched(
+    patch: Patch,
     folder: Path,
     records: Records,
     release: Release,
@@ -36,24 +36,24 @@ def copy_mended(
     Raises:
         ActionFailed: the system refused something.
     """
-    header = open_segment(mend.folder).header
+    header = open_segment(patch.folder).header
     assert header is not None
     with new_folder(folder), refusals(folder):
         for name in INDEX_FILES:
-            size = mend.links_size if name == LINKS else None
-            with (mend.folder / name).open("rb") as source, new_file(folder / name) as target:
+            size = patch.links_size if name == LINKS else None
+            with (patch.folder / name).open("rb") as source, new_file(folder / name) as target:
                 _copy(source, target, size, advance)
-                if name == LEVEL0 and mend.relabelling is not None:
+                if name == LEVEL0 and patch.relabelling is not None:
                     dtype = element_dtype(header)
                     assert dtype.fields is not None
-                    flags = mend.relabelling.dead * dtype.itemsize + dtype.fields["flags"][1]
+                    flags = patch.relabelling.dead * dtype.itemsize + dtype.fields["flags"][1]
                     _mark_deleted(target, flags)
         with new_file(folder / ID_MAP) as target:
-            if mend.relabelling is None:
-                with (mend.folder / ID_MAP).open("rb") as source:
+            if patch.relabelling is None:
+                with (patch.folder / ID_MAP).open("rb") as source:
                     _copy(source, target, None, advance)
             else:
-                new = mend.relabelling
+                new = patch.relabelling
                 names = (records.ids.take(new.chosen), new.labels, new.last_label)
                 if release.id_map == "dict":
                     write_dict(target, *names)

@@ -19,12 +19,10 @@ from hnswcheck.errors import RepairRefused, StoreChanged
 from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.progress import Progress
 from hnswcheck.repairing.embedder import Embed, Embedder, Embedding, in_short
-from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.repairing.segment_plan import SegmentPlan
 from hnswcheck.repairing.vector_cache import KeptVectors, Origin, kept_vectors
-from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.database import Database
 from hnswcheck.store.documents import PAGE_DOCUMENTS, read_documents
-from hnswcheck.store.schema import read_schema
 from hnswcheck.store.view import open_store
 
 #: Documents of an earlier run that are embedded once more, to see whether the function is the same.
@@ -40,7 +38,7 @@ class Embedded:
 
     Attributes:
         places: int64 (n,): the number in ``kept`` of each record that is embedded again, in the
-            order of :attr:`SegmentRepair.embed`.
+            order of :attr:`RecordFates.embed`.
     """
 
     kept: KeptVectors
@@ -53,7 +51,7 @@ class Embedded:
 
 @contextmanager
 def embedded(
-    root: Path, segments: Sequence[SegmentRepair], wish: Embedding | None, progress: Progress
+    root: Path, plans: Sequence[SegmentPlan], wish: Embedding | None, progress: Progress
 ) -> Iterator[dict[str, Embedded]]:
     """The vectors of all documents that are to be embedded again, by segment.
 
@@ -65,32 +63,34 @@ def embedded(
     """
     with ExitStack() as stack:
         found: dict[str, Embedded] = {}
-        for segment in segments:
-            if wish is not None and segment.embedder is not None and len(segment.embed):
-                found[segment.segment] = _embed(root, segment, wish, progress, stack)
+        for plan in plans:
+            embedder = plan.fates.embedder
+            if wish is not None and embedder is not None and len(plan.fates.embed):
+                found[plan.segment] = _embed(root, plan, embedder, wish, progress, stack)
         yield found
 
 
 def _embed(
-    root: Path, segment: SegmentRepair, wish: Embedding, progress: Progress, stack: ExitStack
+    root: Path,
+    plan: SegmentPlan,
+    embedder: Embedder,
+    wish: Embedding,
+    progress: Progress,
+    stack: ExitStack,
 ) -> Embedded:
-    assert segment.salvage is not None
-    assert segment.embedder is not None
-    rowids = segment.salvage.records.rowids[segment.embed]
-    with reading(root), open_store(root) as view:
-        schema = read_schema(view.database)
-        (collection,) = read_collections(view.database, schema, segment.collection.id)
-        assert collection.dimension is not None
-        origin = Origin(collection.id, segment.embedder.identity, collection.dimension)
+    """The vectors of one collection; the stack closes what they are kept in."""
+    rowids = plan.fates.salvage.records.rowids[plan.fates.embed]
+    origin = Origin(plan.collection.id, embedder.identity, plan.dimension)
+    with reading(root), open_store(root) as store:
         kept = stack.enter_context(kept_vectors(origin, root, wish.tell))
-        work = _Work(kept, segment.embedder, collection.dimension, _Source(view.database, rowids))
+        work = _Work(kept, embedder, plan.dimension, _Source(store.database, rowids))
         if not work.is_still_true():
             kept.forget()
             wish.tell(
-                f"{segment.embedder.label} gives other vectors than in the run that was"
-                " interrupted: all documents are embedded anew"
+                f"{embedder.label} gives other vectors than in the run that was interrupted:"
+                " all documents are embedded anew"
             )
-        places = work.run(wish.batch, progress, f"embedding {segment.collection.name}")
+        places = work.run(wish.batch, progress, f"embedding {plan.collection.name}")
     return Embedded(kept, places)
 
 

@@ -1,15 +1,16 @@
-"""Changes smaller than a new index, where one is enough.
+"""Changes to a copy of a folder that are enough to repair a segment, so that no index is built.
 
-The files of a folder are kept: the segment's own, or one that was moved aside. What may be wrong is
-who its elements belong to, where replay begins, and what lies behind the last link list. So the id
-map is written anew, with every element that is nobody's marked deleted; the watermark is set to the
-moment that the folder is of, or before everything that the log still has; link_lists.bin is cut.
-What Chroma makes of it when it replays the log must be what was found to be each record's vector.
+The folder is the segment's own, or one that was moved aside. Its vectors and links are good; what
+may be wrong is which record each element belongs to, where replay begins, and what lies behind the
+last link list. So the id map is written anew, with every element that belongs to no record marked
+deleted; the watermark is set to the operation up to which the folder is complete, or before all
+that the log still has; link_lists.bin is cut. A patch is chosen only if the replay of the log then
+gives every record the best vector that was found for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from hnswcheck.repairing.index_settings import LARGEST_COUNT
 from hnswcheck.replay.balance import balance
 from hnswcheck.replay.index import replay_index
 from hnswcheck.replay.vectors import written_vectors
+from hnswcheck.salvaging.damaged_segment import DamagedSegment
 from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.sources import FIRST_FOLDER, LOG, Salvaged
 from hnswcheck.store.collection_view import CollectionView
@@ -34,6 +36,7 @@ from hnswcheck.store.database import Database
 from hnswcheck.store.records import Records
 from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import SegmentFolder, open_segment
+from hnswcheck.store.wal import WalRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,9 @@ class Relabelling:
 
     Attributes:
         chosen: int64 (m,): the records that it names.
-        labels: uint64 (m,): of their elements.
+        labels: uint64 (m,): the labels of their elements.
         last_label: the label that was handed out last.
-        dead: int64: elements that are nobody's and not marked deleted yet.
+        dead: int64 (k,): elements that belong to no record, and are to be marked deleted.
     """
 
     chosen: Ints
@@ -53,15 +56,15 @@ class Relabelling:
     dead: Ints
 
 
-@dataclass(frozen=True, slots=True)
-class Mend:
-    """What is done to a folder so that it is the segment's, and whole.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """What is changed in a copy of a folder, so that it can be the segment's.
 
     Attributes:
-        folder: whose files are kept.
-        adopted: it is not the segment's own.
+        folder: the folder that is copied.
+        adopted: it is not the segment's own folder.
         start: VECTOR's new watermark, after which Chroma replays the log; None if it is right.
-        relabelling: None where the id map is right.
+        relabelling: the new id map; None if the present one is right.
         links_size: bytes that link_lists.bin keeps; None for all.
     """
 
@@ -85,10 +88,10 @@ class Mend:
             yield f"set VECTOR's watermark to {self.start}"
 
 
-def choose_mend(
+def choose_patch(
     view: CollectionView, errors: frozenset[str], found: Salvaged, database: Database
-) -> Mend | None:
-    """A change smaller than a new index, by which every record gets its best vector, if there is.
+) -> Patch | None:
+    """A patch that gives every record its best vector; None if only a new index does.
 
     Args:
         errors: ids of the findings that are errors.
@@ -96,9 +99,8 @@ def choose_mend(
     Raises:
         StoreChanged, StoreUnreadable: a folder could not be read.
     """
-    for number, (folder, proof) in enumerate(
-        zip(found.folders, found.assignments, strict=True), FIRST_FOLDER
-    ):
+    folders = zip(found.folders, found.assignments, strict=True)
+    for number, (folder, proof) in enumerate(folders, FIRST_FOLDER):
         adopted = folder.path != view.folder
         elsewhere = ~np.isin(found.sources, [LOG, number])
         if proof is None or proof.mixed or elsewhere.any():
@@ -108,69 +110,155 @@ def choose_mend(
         segment = open_segment(folder.path)
         if segment.header is None or segment.header.count != len(folder.elements.labels):
             continue
-        if folder.relabelled.any():  # Chroma reads what is there
+        if folder.relabelled.any():  # Chroma would read the labels that are there
             continue
-        mend = _mend(view, segment, found, proof, number, adopted, database)
-        if mend is not None:
-            return mend
+        candidate = _Candidate(
+            view=view,
+            found=found,
+            database=database,
+            folder=folder,
+            segment=segment,
+            proof=proof,
+            start=_start(view, proof),
+        )
+        patch = candidate.patch(adopted)
+        if patch is not None:
+            return patch
     return None
 
 
 def last_operation(view: CollectionView) -> int:
-    """The last operation on the collection that sqlite has or will have."""
+    """The seq_id of the last operation on the collection that sqlite has or will have."""
     rows = view.read_all_wal()
     return max(rows[-1].seq_id if rows else 0, min(view.metadata_start, view.highest))
 
 
-def _mend(
-    view: CollectionView,
-    segment: SegmentFolder,
-    found: Salvaged,
-    proof: FolderAssignment,
-    number: int,
-    adopted: bool,
-    database: Database,
-) -> Mend | None:
-    elements = found.folders[number - FIRST_FOLDER].elements
-    start = _start(view, proof)
-    id_map, relabelling = segment.read_id_map(), None
-
-    def is_enough(id_map: IdMap, element: Ints) -> bool:
-        return _is_enough(view, found, number, start, id_map, element, database)
-
-    if not (id_map and _fits(id_map, elements) and is_enough(id_map, proof.element)):
-        good = (proof.element >= 0) & ~proof.tombstoned & ~proof.damaged
-        rows = view.read_all_wal()
-        # What the log writes anew needs no element, and an add is ignored where there is one.
-        written = {row.id for row in rows if row.seq_id > start and row.operation != "update"}
-        for left in (set[bytes](), written):
-            again = good.copy()
-            again[list(find(left, found.records.ids).values())] = False
-            element = np.where(again, proof.element, -1)
-            relabelling = _relabelling(element, elements, id_map)
-            if relabelling is None:
-                continue
-            if is_enough(_renewed(relabelling, found.records, view.release), element):
-                break
-        else:
-            return None
-    mark = view.vector_watermark
-    right = mark is not None and mark.value == start
-    right &= not any(check_watermark(mark, view.release, view.highest, "VECTOR"))
-    size = _links_size(segment)
-    return Mend(segment.path, adopted, None if right else start, relabelling, size)
-
-
 def _start(view: CollectionView, proof: FolderAssignment) -> int:
-    """The moment of the folder, or one before all that the log has."""
+    """The operation up to which the folder is complete; if unknown, one before all of the log."""
     if proof.as_of is not None and 0 <= proof.as_of <= view.highest:
         return proof.as_of
     rows = view.read_all_wal()
     return rows[0].seq_id - 1 if rows else last_operation(view)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """A folder that a patch may make the segment's.
+
+    Attributes:
+        found: where the best vector of each record is.
+        folder, segment: the same folder, as salvage and as Chroma reads it.
+        proof: which element of the folder belongs to each record.
+        start: VECTOR's watermark, after which Chroma would replay the log into the folder.
+    """
+
+    view: CollectionView
+    found: Salvaged
+    database: Database
+    folder: DamagedSegment
+    segment: SegmentFolder
+    proof: FolderAssignment
+    start: int
+
+    def patch(self, adopted: bool) -> Patch | None:
+        """The changes that are enough; None if there are none."""
+        id_map, relabelling = self.segment.read_id_map(), None
+        if not self._is_right(id_map):
+            relabelling = self._relabelling(id_map)
+            if relabelling is None:
+                return None
+        return Patch(
+            folder=self.segment.path,
+            adopted=adopted,
+            start=None if self._watermark_is_right() else self.start,
+            relabelling=relabelling,
+            links_size=_links_size(self.segment),
+        )
+
+    def _is_right(self, id_map: IdMap | None) -> bool:
+        """Whether the id map of the folder can stay as it is."""
+        if id_map is None or not _fits(id_map, self.folder.elements):
+            return False
+        return self._replays_right(id_map, self.proof.element)
+
+    def _watermark_is_right(self) -> bool:
+        mark, view = self.view.vector_watermark, self.view
+        if mark is None or mark.value != self.start:
+            return False
+        return not any(check_watermark(mark, view.release, view.highest, "VECTOR"))
+
+    def _relabelling(self, id_map: IdMap | None) -> Relabelling | None:
+        """A new id map with which replay comes out right; None if there is none.
+
+        It names every record that has a good element. If that does not come out right, it leaves
+        out the records that the log writes anew: Chroma ignores an add of a record that it names.
+        """
+        proof, ids = self.proof, self.found.records.ids
+        good = (proof.element >= 0) & ~proof.tombstoned & ~proof.damaged
+        rows = self.view.read_all_wal()
+        written = {r.id for r in rows if r.seq_id > self.start and r.operation != "update"}
+        for left_out in (set[bytes](), written):
+            named = good.copy()
+            named[list(find(left_out, ids).values())] = False
+            element = np.where(named, proof.element, -1)
+            new = _relabel(element, self.folder.elements, id_map)
+            if new is None:
+                continue
+            if self._replays_right(
+                _new_id_map(new, self.found.records, self.view.release), element
+            ):
+                return new
+        return None
+
+    def _replays_right(self, id_map: IdMap, element: Ints) -> bool:
+        """Whether replay gives records and index the same ids, and each record its best vector.
+
+        Args:
+            element: int64 (n,): each record's element by the id map, -1 for none.
+        """
+        rows, ids = self.view.read_all_wal(), id_map.id_to_label.ids
+        replay = replay_index(rows, self.start, id_map, None, self.view.release)
+        after = balance(self.found.records.ids, replay, ids)
+        pending = [row for row in rows if row.seq_id > self.start]
+        if after.missing or after.phantom or any(row.fault for row in pending):
+            return False
+        best, written = self._best_rows(), self._written_rows(pending, id_map)
+        if (written[written != best] != 0).any():
+            return False
+        return self._holds(np.flatnonzero(written != best), element)
+
+    def _best_rows(self) -> Ints:
+        """int64 (n,): the pending row that has the best vector of each record, 0 for none."""
+        found = self.found
+        return np.where((found.sources == LOG) & (found.at > self.start), found.at, 0)
+
+    def _written_rows(self, pending: Sequence[WalRow], id_map: IdMap) -> Ints:
+        """int64 (n,): the pending row whose vector each record has after replay, 0 for none."""
+        touched = {row.id for row in pending}
+        rows = written_vectors(pending, set(find(touched, id_map.id_to_label.ids)))
+        written = np.zeros(len(self.found.records.ids), np.int64)
+        for id, record in find(touched, self.found.records.ids).items():
+            written[record] = rows.get(id, 0)
+        return written
+
+    def _holds(self, records: Ints, element: Ints) -> bool:
+        """Whether the folder already has the vectors that the log has of some records.
+
+        Replay ignores the add of a record that the folder has, so the folder's vector stays.
+        """
+        if not len(records):
+            return True
+        if (element[records] < 0).any():
+            return False
+        dimension = self.view.collection.dimension or 0
+        norm = None if self.folder.norms is None else 1.0
+        logged = np.concatenate(list(self.found.read(records, self.database, dimension)))
+        stored = self.folder.vectors(element[records])
+        return not any(differs(a, norm, b) for a, b in zip(stored, logged, strict=True))
+
+
 def _fits(id_map: IdMap, elements: Elements) -> bool:
-    """Whether an id map and elements say the same: each live element has an id, each id one."""
+    """Whether the id map gives every live element one id, and every id one live element."""
     if id_map.problem is not None or id_map.total_elements_added is None:
         return False
     forward, backward = id_map.id_to_label, id_map.label_to_id
@@ -185,11 +273,11 @@ def _fits(id_map: IdMap, elements: Elements) -> bool:
     )
 
 
-def _relabelling(element: Ints, elements: Elements, id_map: IdMap | None) -> Relabelling | None:
-    """An id map of the records that have an element; None if none has.
+def _relabel(element: Ints, elements: Elements, id_map: IdMap | None) -> Relabelling | None:
+    """An id map of the records that have an element; None if there can be none.
 
     Args:
-        element: int64 (n,): of each record, -1 for none.
+        element: int64 (n,): each record's element, -1 for none.
     """
     chosen = np.flatnonzero(element >= 0)
     at = element[chosen]
@@ -205,54 +293,13 @@ def _relabelling(element: Ints, elements: Elements, id_map: IdMap | None) -> Rel
     return Relabelling(chosen, elements.labels[at], last_label, dead)
 
 
-def _renewed(new: Relabelling, records: Records, release: Release) -> IdMap:
+def _new_id_map(new: Relabelling, records: Records, release: Release) -> IdMap:
     pairs = Pairs(records.ids.take(new.chosen), new.labels.astype(np.int64))
     return IdMap(release.id_map, None, new.last_label, None, pairs, pairs, None)
 
 
-def _is_enough(
-    view: CollectionView,
-    found: Salvaged,
-    number: int,
-    start: int,
-    id_map: IdMap,
-    element: Ints,
-    database: Database,
-) -> bool:
-    """Whether replay from there makes both sides name the same records, with the right vectors.
-
-    Args:
-        number: of the folder.
-        element: int64 (n,): of each record, as the id map says.
-    """
-    rows, ids = view.read_all_wal(), id_map.id_to_label.ids
-    replay = replay_index(rows, start, id_map, None, view.release)
-    after = balance(found.records.ids, replay, ids)
-    pending = [row for row in rows if row.seq_id > start]
-    if after.missing or after.phantom or any(row.fault for row in pending):
-        return False
-    touched = {row.id for row in pending}
-    written = written_vectors(pending, set(find(touched, ids)))
-    due = np.where((found.sources == LOG) & (found.at > start), found.at, 0)
-    made = np.zeros(len(due), np.int64)
-    for id, i in find(touched, found.records.ids).items():
-        made[i] = written.get(id, 0)
-    if (made[made != due] != 0).any():
-        return False
-    # An add of what the folder has already is ignored: it must have that very vector.
-    kept = np.flatnonzero(made != due)
-    if not len(kept) or (element[kept] < 0).any():
-        return not len(kept)
-    dimension = view.collection.dimension or 0
-    folder = found.folders[number - FIRST_FOLDER]
-    norm = None if folder.norms is None else 1.0
-    logged = np.concatenate(list(found.read(kept, database, dimension)))
-    stored = folder.vectors(element[kept])
-    return not any(differs(a, norm, b) for a, b in zip(stored, logged, strict=True))
-
-
 def _links_size(segment: SegmentFolder) -> int | None:
-    """Where link_lists.bin should end; None where it does."""
+    """The size that link_lists.bin should have, in bytes; None if it has that size."""
     links = segment.read_links()
     if links is None or links.bad is not None:
         return None

@@ -1,4 +1,4 @@
-"""What is to be done about one collection: vectors enough, or why not; and how little is enough."""
+"""The plan for one damaged collection: where its vectors come from, or why it is refused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from hnswcheck.findings import REGISTRY
 from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.segment_files import LINKS
 from hnswcheck.repairing.choices import Choices
-from hnswcheck.repairing.patch import choose_mend
-from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.repairing.patch import choose_patch
+from hnswcheck.repairing.segment_plan import (
+    AuditedSegment,
+    RecordFates,
+    SegmentPlan,
+    SegmentRefused,
+)
 from hnswcheck.replay.balance import balance_with
 from hnswcheck.report import SegmentReport
 from hnswcheck.salvaging.grade import Grade
@@ -23,91 +28,93 @@ from hnswcheck.store.documents import have_documents
 from hnswcheck.store.schema import Schema
 from hnswcheck.store.settings import read_embedding_function
 
+NONE = np.zeros(0, np.int64)
 
-def decide(
+
+def plan_segment(
     database: Database,
     schema: Schema,
     view: CollectionView,
     report: SegmentReport,
     choices: Choices,
-) -> SegmentRepair:
-    """Find the best source for each record, and what the choices say of those without proof.
+) -> SegmentRefused | SegmentPlan:
+    """Find the best vector of each record, and decide what is done about the records without.
+
+    Args:
+        report: the audit's report of the segment.
+        choices: what the caller wants done about records without a proven vector.
 
     Raises:
         StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
     """
-    none = np.zeros(0, np.int64)
-    decided = SegmentRepair(
-        report.collection,
-        report.vector_segment or "",
-        report.metadata_segment,
-        report.status,
-        report.error_ids,
-        salvage=None,
-        use=none,
-        embed=none,
-        leave=none,
-        drop=none,
+    audited = AuditedSegment(
+        collection=report.collection,
+        segment=report.vector_segment or "",
+        metadata_segment=report.metadata_segment,
+        status=report.status,
+        findings=report.error_ids,
     )
     try:
         found = find_sources(database, view)
     except RepairRefused as error:
-        return replace(decided, refused=str(error))
+        return SegmentRefused(audited, str(error))
+    fates, undecided = _fates(database, found, choices)
+    if choices.embed is not None and len(fates.embed):
+        try:
+            function = read_embedding_function(database, schema, view.collection)
+            fates = replace(fates, embedder=choices.embed.embedder(function))
+        except RepairRefused as error:
+            return SegmentRefused(audited, str(error), fates)
+    if reason := _refusal(fates, undecided, choices):
+        return SegmentRefused(audited, reason, fates)
+    patch = None
+    if schema.release.watermark_in == "sqlite" and len(fates.use) == len(found.grades):
+        patch = choose_patch(view, frozenset(report.error_ids), found, database)
+    if patch is None and not len(fates.indexed) and (reason := _coming_back(view, found)):
+        return SegmentRefused(audited, reason, fates)
+    present, _ = balance_with(view, view.folder, view.start, found.records.ids)
+    return SegmentPlan(audited, fates, patch, present)
+
+
+def _fates(database: Database, found: Salvaged, choices: Choices) -> tuple[RecordFates, Ints]:
+    """What becomes of each record, and int64: the records that no choice says anything about."""
     good = np.isin(found.grades, [Grade.PROVEN, *choices.accept])
     rest = np.flatnonzero(~good)
-    embed = leave = drop = none
-    embedder, refused = None, ""
+    embed = leave = drop = NONE
     if choices.embed is not None and len(rest):
         has = found.settled[rest] & have_documents(database, found.records.rowids[rest])
         embed, rest = rest[has], rest[~has]
-    if choices.embed is not None and len(embed):
-        try:
-            function = read_embedding_function(database, schema, view.collection)
-            embedder = choices.embed.embedder(function)
-        except RepairRefused as error:
-            refused = str(error)
     if choices.leave:
-        leave, rest = rest, none
+        leave, rest = rest, NONE
     if choices.drop:
         settled = found.settled[rest]
         drop, rest = rest[settled], rest[~settled]
-    mend = None
-    in_sqlite = schema.release.watermark_in == "sqlite"
-    if in_sqlite and not len(rest) + len(embed) + len(leave) + len(drop):
-        mend = choose_mend(view, frozenset(report.error_ids), found, database)
-    refused = refused or _refusal(found, rest, choices, int(good.sum()) + len(embed) + len(leave))
-    if not (refused or mend or good.any() or len(embed)):
-        refused = _coming_back(view, found)
-    present, _ = balance_with(view, view.folder, view.start, found.records.ids)
-    return replace(
-        decided,
-        salvage=found,
-        present=present,
-        use=np.flatnonzero(good),
-        embed=embed,
-        leave=leave,
-        drop=drop,
-        mend=mend,
-        refused=refused,
-        embedder=embedder,
-    )
+    use = np.flatnonzero(good)
+    return RecordFates(salvage=found, use=use, embed=embed, leave=leave, drop=drop), rest
 
 
-def _refusal(found: Salvaged, rest: Ints, choices: Choices, kept: int) -> str:
-    """Why nothing is done; empty if it is."""
-    if choices.drop and not kept:
+def _refusal(fates: RecordFates, undecided: Ints, choices: Choices) -> str:
+    """Why nothing is done; empty if something is.
+
+    Args:
+        undecided: int64: the records that no choice says anything about.
+    """
+    if choices.drop and not len(fates.indexed) + len(fates.leave):
         return "no record would be left; delete the collection with Chroma instead"
-    if not len(rest):
+    if not len(undecided):
         return ""
-    counts = {g.name.lower(): int(np.count_nonzero(found.grades[rest] == g)) for g in Grade}
+    grades = fates.salvage.grades[undecided]
+    counts = {grade.name.lower(): int(np.count_nonzero(grades == grade)) for grade in Grade}
     named = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     if choices.drop:
-        return f"{len(rest):,} records ({named}) have writes in the log that Chroma applies first"
-    return f"{len(rest):,} records have no proven vector ({named})"
+        return (
+            f"{len(undecided):,} records ({named}) have writes in the log that Chroma applies first"
+        )
+    return f"{len(undecided):,} records have no proven vector ({named})"
 
 
 def _coming_back(view: CollectionView, found: Salvaged) -> str:
-    """Why an index without anything in it is no repair: empty if it is.
+    """Why an index without vectors is no repair; empty if it is one.
 
     Chroma begins such an index anew, with all that the log has.
     """
@@ -123,7 +130,7 @@ def _coming_back(view: CollectionView, found: Salvaged) -> str:
 
 
 def is_too_long(segment: SegmentReport) -> bool:
-    """Whether link_lists.bin holds more than its records, which is no error."""
+    """Whether link_lists.bin is longer than its records, which is only a warning."""
     return any(
         LINKS in found.sample and isinstance(found.found, int) and REGISTRY[found.id].patchable
         for found in segment.findings

@@ -1,4 +1,4 @@
-"""The new folder of a segment, beside the old one: built from vectors, or copied and mended."""
+"""The new folder of a segment, beside the old one: built from vectors, or copied and patched."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ import numpy as np
 
 from hnswcheck.durable import new_file
 from hnswcheck.errors import RepairRefused
-from hnswcheck.formats.arrays import Floats, Ints
+from hnswcheck.formats.arrays import Floats
 from hnswcheck.formats.segment_files import LINKS
 from hnswcheck.progress import Progress
 from hnswcheck.repairing.build_index import build_segment, refusals
-from hnswcheck.repairing.copy_patched import copy_mended
+from hnswcheck.repairing.copy_patched import copy_patched
 from hnswcheck.repairing.embed_documents import Embedded
 from hnswcheck.repairing.index_settings import IndexSettings, estimate
-from hnswcheck.repairing.patch import Mend, last_operation
+from hnswcheck.repairing.patch import Patch, last_operation
 from hnswcheck.repairing.sample import Sample
-from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.repairing.segment_plan import SegmentPlan
 from hnswcheck.salvaging.rows import rows_of
-from hnswcheck.salvaging.sources import Salvaged
 from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.collection_view import CollectionView, read_collection_views
 from hnswcheck.store.database import Database
@@ -32,7 +31,6 @@ from hnswcheck.store.files import free_bytes, list_directory, look_at
 from hnswcheck.store.manifest import free_name
 from hnswcheck.store.names import SCRATCH
 from hnswcheck.store.schema import Schema, read_schema
-from hnswcheck.store.settings import read_declared_settings
 from hnswcheck.store.view import StoreView, open_store
 
 #: Vectors that are handed on at a time.
@@ -42,29 +40,30 @@ SWAP_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What is ready to take its place.
+class Prepared:
+    """What is ready to take its place, beside what is there.
 
     Attributes:
-        folder: the new one's name for now; None where none is needed.
-        start: VECTOR's new watermark; None where it stays as it is, or the id map keeps it.
-        lines: the file with the records that go, for now.
-        nothing: an empty folder that stands for the old one, where that is not there.
+        folder: the name of the new folder for now; None if the segment gets no folder.
+        start: VECTOR's new watermark; None if it stays as it is, or if the id map has it.
+        lines: the name for now of the file with the records that are deleted; None without any.
+        stand_in: the name of an empty folder that is moved aside in place of the old folder, if
+            there is no old folder; else None.
     """
 
     folder: str | None
     start: int | None
     lines: str | None = None
-    nothing: str | None = None
+    stand_in: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that was made, by its name in the persist directory."""
-        return tuple(name for name in (self.folder, self.lines, self.nothing) if name)
+        """Everything that was made."""
+        return tuple(name for name in (self.folder, self.lines, self.stand_in) if name)
 
 
 def discard(root: Path, names: Iterable[str]) -> None:
-    """Remove what was made and is of no use; what cannot be removed stays for the next action."""
+    """Remove what is of no use any more; what cannot be removed is left to the next action."""
     for name in names:
         with suppress(OSError):
             if (root / name).is_dir():
@@ -73,97 +72,97 @@ def discard(root: Path, names: Iterable[str]) -> None:
                 (root / name).unlink(missing_ok=True)
 
 
-def make(
+def prepare(
     root: Path,
-    segment: SegmentRepair,
+    plan: SegmentPlan,
     embedded: Embedded | None,
     now: datetime,
     progress: Progress,
     sample: Sample,
-) -> Made:
-    """Build or copy what is needed, beside what is there.
+) -> Prepared:
+    """Build or copy what a plan needs, beside what is there.
 
     Args:
-        embedded: the vectors of ``segment.embed``; None if there are none.
+        embedded: the vectors of the records that are embedded again; None if there are none.
         sample: gets some of the vectors.
 
     Raises:
-        HnswcheckError: it cannot be made.
+        HnswcheckError: it cannot be made; nothing of it is left.
     """
-    found = segment.salvage
-    assert found is not None
+    name = free_name(root, plan.segment, now, "rebuilt")
     with open_store(root) as store:
-        schema = read_schema(store.database)
-        name = free_name(root, segment.segment, now, "rebuilt")
-        if segment.mend is not None:
-            sample.take(segment.use, found, store.database, segment.collection.dimension or 0)
-            made = _copy(root, name, segment, segment.mend, schema, progress)
+        if plan.patch is not None:
+            found = plan.fates.salvage
+            sample.take(plan.fates.use, found, store.database, plan.dimension)
+            made = _copy(root, name, plan, plan.patch, store, progress)
         else:
-            made = _build(root, name, segment, embedded, store, schema, progress, sample)
+            made = _build(root, name, plan, embedded, store, progress, sample)
         try:
-            if made.folder and look_at(root / segment.segment) is None:
-                nothing = free_name(root, segment.segment, now, "rebuilt")
-                made = replace(made, nothing=nothing)
-                with refusals(root / nothing):
-                    (root / nothing).mkdir()
-            if len(segment.drop):
+            if made.folder and look_at(root / plan.segment) is None:
+                stand_in = free_name(root, plan.segment, now, "rebuilt")
+                made = replace(made, stand_in=stand_in)
+                with refusals(root / stand_in):
+                    (root / stand_in).mkdir()
+            if len(plan.fates.drop):
                 made = replace(made, lines=name + SCRATCH)
-                lines = root / (name + SCRATCH)
-                with refusals(lines), new_file(lines) as file:
-                    for page in rows_of(found, segment.drop, store.database):
-                        file.writelines(row.to_json().encode() for row in page)
+                _write_deleted(root / (name + SCRATCH), plan, store.database)
         except BaseException:
             discard(root, made.names)
             raise
         return made
 
 
+def _write_deleted(path: Path, plan: SegmentPlan, database: Database) -> None:
+    """Write the records that are deleted, one JSON object a line."""
+    with refusals(path), new_file(path) as file:
+        for page in rows_of(plan.fates.salvage, plan.fates.drop, database):
+            file.writelines(row.to_json().encode() for row in page)
+
+
 def _copy(
-    root: Path, name: str, segment: SegmentRepair, mend: Mend, schema: Schema, progress: Progress
-) -> Made:
-    assert segment.salvage is not None
-    size = sum(state.size for state in list_directory(mend.folder) if state.name != LINKS)
+    root: Path, name: str, plan: SegmentPlan, patch: Patch, store: StoreView, progress: Progress
+) -> Prepared:
+    """A patched copy of a folder."""
+    size = sum(state.size for state in list_directory(patch.folder) if state.name != LINKS)
     _check_space(root, size)
-    advance = _counted(progress, size, segment.collection.name)
-    records = segment.salvage.records
-    copy_mended(mend, root / name, records, schema.release, advance)
-    return Made(name, mend.start)
+    advance = _counted(progress, size, plan.collection.name)
+    release = read_schema(store.database).release
+    copy_patched(patch, root / name, plan.fates.salvage.records, release, advance)
+    return Prepared(name, patch.start)
 
 
 def _build(
     root: Path,
     name: str,
-    segment: SegmentRepair,
+    plan: SegmentPlan,
     embedded: Embedded | None,
     store: StoreView,
-    schema: Schema,
     progress: Progress,
     sample: Sample,
-) -> Made:
-    found = segment.salvage
-    assert found is not None
-    chosen = np.sort(np.concatenate([segment.use, segment.embed]))
+) -> Prepared:
+    """A new index of all vectors that the plan has."""
+    chosen, records = plan.fates.indexed, plan.fates.salvage.records
     if not len(chosen):
-        return Made(None, None)
-    (collection,) = read_collections(store.database, schema, segment.collection.id)
+        return Prepared(None, None)
+    schema = read_schema(store.database)
+    (collection,) = read_collections(store.database, schema, plan.collection.id)
     (view,) = read_collection_views(store, [collection], schema, with_ids=False)
-    last = last_operation(view)
-    settings = _settings(schema, view, found, store.database)
-    ids = found.records.ids.take(chosen)
+    settings, last = _settings(plan, schema, view), last_operation(view)
+    ids = records.ids.take(chosen)
     _, needed = estimate(len(chosen), settings.dimension, settings.m, int(ids.lengths.sum()))
     _check_space(root, needed)
-    vectors = _vectors(found, chosen, segment.embed, embedded, store.database, settings.dimension)
+    in_id_map = schema.release.watermark_in == "id map"
     build_segment(
         root / name,
-        sample.watch(chosen, segment.embed, vectors),
+        sample.watch(chosen, plan.fates.embed, _vectors(plan, embedded, store.database)),
         ids,
         settings,
         scratch=root / (name + SCRATCH),
-        seq_ids=None if schema.release.id_map == "dict" else found.records.seq_ids[chosen],
-        max_seq_id=last if settings.made_by.watermark_in == "id map" else None,
-        advance=_counted(progress, len(chosen), segment.collection.name),
+        seq_ids=None if schema.release.id_map == "dict" else records.seq_ids[chosen],
+        max_seq_id=last if in_id_map else None,
+        advance=_counted(progress, len(chosen), plan.collection.name),
     )
-    return Made(name, None if settings.made_by.watermark_in == "id map" else last)
+    return Prepared(name, None if in_id_map else last)
 
 
 def _check_space(root: Path, needed: int) -> None:
@@ -186,17 +185,13 @@ def _counted(progress: Progress, total: int, label: str) -> Callable[[int], None
     return advance
 
 
-def _settings(
-    schema: Schema, view: CollectionView, found: Salvaged, database: Database
-) -> IndexSettings:
-    """The collection's own: as its index was built, else as sqlite says."""
-    c = view.collection
-    declared = read_declared_settings(database, schema, c)
-    header = found.folders[0].header if found.folders else None
-    assert c.dimension is not None
+def _settings(plan: SegmentPlan, schema: Schema, view: CollectionView) -> IndexSettings:
+    """The collection's settings: as its old index was built, else as sqlite says."""
+    declared, folders = view.settings(), plan.fates.salvage.folders
+    header = folders[0].header if folders else None
     return IndexSettings(
-        space=c.space,
-        dimension=c.dimension,
+        space=view.collection.space,
+        dimension=plan.dimension,
         line=schema.release.line,
         m=header.m if header else declared.m,
         ef_construction=header.ef_construction if header else declared.ef_construction,
@@ -204,22 +199,16 @@ def _settings(
     )
 
 
-def _vectors(
-    found: Salvaged,
-    chosen: Ints,
-    embed: Ints,
-    embedded: Embedded | None,
-    database: Database,
-    dimension: int,
-) -> Iterator[Floats]:
-    """float32 chunks (k, dimension), in the order of the records."""
-    is_embedded = np.isin(chosen, embed)
+def _vectors(plan: SegmentPlan, embedded: Embedded | None, database: Database) -> Iterator[Floats]:
+    """float32 chunks (k, dimension): of the records that are indexed, in their order."""
+    chosen, found = plan.fates.indexed, plan.fates.salvage
+    is_embedded = np.isin(chosen, plan.fates.embed)
     for begin in range(0, len(chosen), CHUNK):
         part, new = chosen[begin : begin + CHUNK], is_embedded[begin : begin + CHUNK]
-        vectors = np.empty((len(part), dimension), np.float32)
+        vectors = np.empty((len(part), plan.dimension), np.float32)
         if not new.all():
-            vectors[~new] = np.concatenate(list(found.read(part[~new], database, dimension)))
+            vectors[~new] = np.concatenate(list(found.read(part[~new], database, plan.dimension)))
         if new.any():
             assert embedded is not None
-            vectors[new] = embedded.read(np.searchsorted(embed, part[new]))
+            vectors[new] = embedded.read(np.searchsorted(plan.fates.embed, part[new]))
         yield vectors

@@ -8,9 +8,10 @@ becomes a quarantined one, so that a restore undoes the repair.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,19 @@ from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, naming
 from hnswcheck.formats.text import path_text
 from hnswcheck.progress import Progress, silent
 from hnswcheck.repairing.build_index import check_hnswlib
-from hnswcheck.repairing.choices import Choices
-from hnswcheck.repairing.embed_documents import Embedded, embedded
+from hnswcheck.repairing.choices import Choices, Verify
+from hnswcheck.repairing.embed_documents import embedded
 from hnswcheck.repairing.embedder import BATCH, Embed, Embedding, Own
-from hnswcheck.repairing.plan import decide, is_too_long
-from hnswcheck.repairing.segment_plan import SegmentRepair
-from hnswcheck.repairing.swap import exchange
-from hnswcheck.repairing.verification import Verification, Verify, how_to_verify, wanted
+from hnswcheck.repairing.plan import is_too_long, plan_segment
+from hnswcheck.repairing.segment_plan import (
+    SegmentPlan,
+    SegmentRefused,
+    SegmentRepair,
+    SegmentRepaired,
+    segment_to_dict,
+)
+from hnswcheck.repairing.swap import swap_segment
+from hnswcheck.repairing.verification import how_to_verify, wanted
 from hnswcheck.report import Level, Report
 from hnswcheck.salvaging.counts import counted
 from hnswcheck.store.catalog import read_collections
@@ -39,14 +46,15 @@ from hnswcheck.store.view import open_store
 SCHEMA_ID = "hnswcheck.repair/1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
     """What a repair did, or with ``dry_run`` would do.
 
     Attributes:
         before: the audit that it began with.
+        segments: every damaged segment that was asked for: refused, planned or repaired.
         after: the audit that it ended with; None if nothing was done.
-        finished: what was left of an earlier action and was finished first.
+        finished: what a stopped action had left, and was finished first; a line per segment.
     """
 
     path: Path
@@ -69,32 +77,7 @@ class RepairReport:
             "finished": list(self.finished),
             "verified": self.verified,
             "legend": self._legend(),
-            "segments": [
-                {
-                    "collection": asdict(segment.collection),
-                    "vector_segment": segment.segment,
-                    "status": segment.status,
-                    "findings": list(segment.findings),
-                    "grades": segment.grades,
-                    "reasons": {
-                        grade.name.lower(): {reason.slug: n for reason, n in reasons.items()}
-                        for grade, reasons in segment.reasons.items()
-                    },
-                    "use": len(segment.use),
-                    "embed": len(segment.embed),
-                    "embedder": segment.embedder.label if segment.embedder else None,
-                    "leave": len(segment.leave),
-                    "drop": len(segment.drop),
-                    "steps": list(segment.steps()),
-                    "refused": segment.refused or None,
-                    "replaced": segment.replaced,
-                    "exported": segment.exported,
-                    "verified": segment.verified or None,
-                    "not_asked": segment.not_asked or None,
-                    "records": [list(record) for record in segment.records()],
-                }
-                for segment in self.segments
-            ],
+            "segments": [segment_to_dict(segment) for segment in self.segments],
         }
 
     def _legend(self) -> dict[str, str]:
@@ -105,14 +88,24 @@ class RepairReport:
 
     @property
     def verified(self) -> str | None:
-        """What was content with every new index, "none", "audit" or "chroma"; None if none is."""
-        ways = [Verify(segment.verified) for segment in self.segments if segment.verified]
+        """What was content with every new index: "none", "audit" or "chroma"; None without any."""
+        ways = [segment.verified for segment in self.repaired]
         return min(ways, key=list(Verify).index).value if ways else None
 
     @property
-    def refused(self) -> tuple[SegmentRepair, ...]:
-        """The collections for which a choice has to be made first."""
-        return tuple(segment for segment in self.segments if segment.refused)
+    def refused(self) -> tuple[SegmentRefused, ...]:
+        """The segments for which the caller has to choose something first."""
+        return tuple(one for one in self.segments if isinstance(one, SegmentRefused))
+
+    @property
+    def planned(self) -> tuple[SegmentPlan, ...]:
+        """The segments that would be repaired."""
+        return tuple(one for one in self.segments if isinstance(one, SegmentPlan))
+
+    @property
+    def repaired(self) -> tuple[SegmentRepaired, ...]:
+        """The segments that were repaired."""
+        return tuple(one for one in self.segments if isinstance(one, SegmentRepaired))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,21 +216,21 @@ def _plan(request: AuditRequest, choices: Choices, progress: Progress = silent) 
     damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
     if audited.is_database_damaged:
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
-    segments: list[SegmentRepair] = []
+    segments: list[SegmentRefused | SegmentPlan] = []
     if damaged:
         with open_store(root) as store:
             schema = read_schema(store.database)
             wanted = [c for c in read_collections(store.database, schema) if c.id in damaged]
             for view in read_collection_views(store, wanted, schema, with_ids=True):
-                report = reports[view.collection.id]
-                decided = decide(store.database, schema, view, report, choices)
-                if report.is_damaged and decided.salvage:
-                    where = counted(decided.salvage, view)
-                    reports[view.collection.id] = replace(report, recoverable=where)
-                if report.is_damaged or decided.mend:
-                    segments.append(decided)
+                id, report = view.collection.id, reports[view.collection.id]
+                outcome = plan_segment(store.database, schema, view, report, choices)
+                if report.is_damaged and outcome.fates is not None:
+                    where = counted(outcome.fates.salvage, view)
+                    reports[id] = replace(report, recoverable=where)
+                if report.is_damaged or (isinstance(outcome, SegmentPlan) and outcome.patch):
+                    segments.append(outcome)
     audited = replace(audited, segments=tuple(reports.values()))
-    planned = RepairReport(root, Report((audited,)), tuple(segments))
+    planned = RepairReport(path=root, before=Report((audited,)), segments=tuple(segments))
     return Plan(planned, seen.if_unchanged())
 
 
@@ -255,27 +248,48 @@ def _intent(plan: Plan) -> object:
     return plan.report.to_dict()["segments"]
 
 
-def _exchange(
-    root: Path,
-    segment: SegmentRepair,
-    new: Embedded | None,
+def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
+    """The second half of :func:`repair`."""
+    report, root = plan.report, plan.report.path
+    if report.refused:
+        said = "; ".join(f"{one.collection.name}: {one.reason}" for one in report.refused)
+        raise RepairRefused(f"{root}: nothing was changed: {said}")
+    if not report.segments:
+        return replace(report, after=_audited(root))
+    plan = confirmed(plan, lambda: _plan_again(plan, choices), _intent, wait)
+    report, seen = plan.report, plan.seen
+    how = how_to_verify(root, plan.verify, report.planned)
+    if any(len(segment.fates.embed) for segment in report.planned):
+        check_hnswlib()  # before anybody pays for embedding
+    done: list[SegmentRepaired] = []
+    with embedded(root, report.planned, choices.embed, progress) as made:
+        for segment in report.planned:
+            new = made.get(segment.segment)
+            swap = partial(swap_segment, embedded=new, how=how, wait=wait, progress=progress)
+            with _telling(done):
+                done.append(_swap_or_rebuild(segment, seen, swap))
+            if new is not None:
+                new.kept.remove()
+            seen = StoreState.now(root)
+    return replace(report, segments=tuple(done), after=_audited(root))
+
+
+def _swap_or_rebuild(
+    segment: SegmentPlan,
     seen: StoreState,
-    wait: float,
-    progress: Progress,
-    how: Verification,
-) -> SegmentRepair:
-    """Exchange a segment; where a smaller mend turns out not to be enough, for a new index."""
+    swap: Callable[[SegmentPlan, StoreState], SegmentRepaired],
+) -> SegmentRepaired:
+    """Repair a segment as planned; if a patch does not come out right, with a new index."""
     try:
-        return exchange(root, segment, new, seen, wait, progress, how)
+        return swap(segment, seen)
     except RepairFailed:
-        if segment.mend is None:
+        if segment.patch is None:
             raise
-    again, seen = replace(segment, mend=None), StoreState.now(root)
-    return exchange(root, again, new, seen, wait, progress, how)
+    return swap(replace(segment, patch=None), StoreState.now(seen.root))
 
 
 @contextmanager
-def _telling(done: Sequence[SegmentRepair]) -> Iterator[None]:
+def _telling(done: Sequence[SegmentRepaired]) -> Iterator[None]:
     """An error says which collections were repaired before it."""
     try:
         yield
@@ -283,39 +297,12 @@ def _telling(done: Sequence[SegmentRepair]) -> Iterator[None]:
         if not done:
             raise
         names = ", ".join(
-            f"{s.collection.name} (undone by restore --quarantine {s.replaced})"
-            if s.replaced
-            else s.collection.name
-            for s in done
+            f"{one.collection.name} (undone by restore --quarantine {one.replaced})"
+            if one.replaced
+            else one.collection.name
+            for one in done
         )
-        raise type(error)(f"{error}; but for what was repaired before: {names}") from error
-
-
-def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
-    """The second half of :func:`repair`."""
-    report = plan.report
-    if report.refused:
-        said = "; ".join(f"{s.collection.name}: {s.refused}" for s in report.refused)
-        raise RepairRefused(f"{report.path}: nothing was changed: {said}")
-    if not report.segments:
-        return replace(report, after=_audited(report.path))
-    plan = confirmed(plan, lambda: _plan_again(plan, choices), _intent, wait)
-    report = plan.report
-    how = how_to_verify(report.path, plan.verify, report.segments)
-    done: list[SegmentRepair] = []
-    seen = plan.seen
-    if any(len(segment.embed) for segment in report.segments):
-        check_hnswlib()  # before anybody pays for embedding
-    with embedded(report.path, report.segments, choices.embed, progress) as made:
-        for segment in report.segments:
-            new = made.get(segment.segment)
-            with _telling(done):
-                made_of = (new, seen, wait, progress, how)
-                done.append(_exchange(report.path, segment, *made_of))
-            if new is not None:
-                new.kept.remove()
-            seen = StoreState.now(report.path)
-    return replace(report, segments=tuple(done), after=_audited(report.path))
+        raise error.saying(f"{error}; but for what was repaired before: {names}") from error
 
 
 def _audited(root: Path) -> Report:

@@ -1,19 +1,19 @@
-"""What is to be done about each record of a damaged collection."""
+"""A damaged segment and what a repair makes of it: it is refused, planned, or repaired."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.text import text
 from hnswcheck.kinds import Status
-from hnswcheck.repairing.choices import ACCEPTABLE
+from hnswcheck.repairing.choices import ACCEPTABLE, Verify
 from hnswcheck.repairing.embedder import Embedder
-from hnswcheck.repairing.patch import Mend
+from hnswcheck.repairing.patch import Patch
 from hnswcheck.replay.balance import Balance
 from hnswcheck.report import CollectionInfo
 from hnswcheck.salvaging.grade import Grade
@@ -37,27 +37,14 @@ class RecordGrade(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRepair:
-    """One damaged collection, and how its index is made anew.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditedSegment:
+    """What the audit said of a segment that needs a repair.
 
     Attributes:
-        findings: ids of those that count as errors.
-        salvage: for every record where its vector is, and how good it is; None if refused for
-            another reason.
-        use: int64: records whose vector is taken from there.
-        embed: int64: records whose document is embedded again.
-        leave: int64: records that stay, without a vector.
-        drop: int64: records that go.
-        mend: what is enough; None for a new index.
-        present: account 1 of the old index; None if unknown.
-        refused: why nothing is done; empty if it is.
-        replaced: the new name of the old folder; None if nothing was done or there was none.
-        exported: the file that has the records that went; None if none did.
-        embedder: what embeds the documents; None if there are none to embed.
-        verified: what was content with the new index: "none", "audit" or "chroma"; empty if
-            nothing was done.
-        not_asked: why Chroma was not asked, where nobody chose that.
+        segment: the id of the vector segment.
+        metadata_segment: the id of the collection's metadata segment.
+        findings: ids of the findings that are errors.
     """
 
     collection: CollectionInfo
@@ -65,82 +52,238 @@ class SegmentRepair:
     metadata_segment: str | None
     status: Status
     findings: tuple[str, ...]
-    salvage: Salvaged | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFates:
+    """Where the vector of each record is, and what becomes of the record.
+
+    Each record is in at most one of ``use``, ``embed``, ``leave`` and ``drop``; in a plan that is
+    not refused it is in exactly one.
+
+    Attributes:
+        salvage: for every record the best source of its vector, and its grade.
+        use: int64, ascending: records that keep the vector that was found.
+        embed: int64, ascending: records whose document is embedded again.
+        leave: int64, ascending: records that stay in sqlite, but not in the index.
+        drop: int64, ascending: records that are deleted.
+        embedder: what embeds the documents; None if there are none to embed, or if it cannot be
+            had, which refuses the repair.
+    """
+
+    salvage: Salvaged
     use: Ints
     embed: Ints
     leave: Ints
     drop: Ints
-    mend: Mend | None = None
-    present: Balance | None = None
-    refused: str = ""
-    replaced: str | None = None
-    exported: str | None = None
     embedder: Embedder | None = None
-    verified: str = ""
-    not_asked: str = ""
 
     @property
-    def grades(self) -> dict[str, int]:
-        """How many records have a best vector of each grade, the best first."""
-        if self.salvage is None:
-            return {}
-        counts = {g.name.lower(): self.salvage.count(g) for g in sorted(Grade, reverse=True)}
-        return {name: count for name, count in counts.items() if count}
+    def unindexed(self) -> Ints:
+        """int64, ascending: records that have no vector in the new index."""
+        return np.sort(np.concatenate([self.leave, self.drop]))
+
+    @property
+    def indexed(self) -> Ints:
+        """int64, ascending: records that have a vector in the new index."""
+        return np.sort(np.concatenate([self.use, self.embed]))
 
     @property
     def accepted(self) -> dict[str, tuple[str, ...]]:
         """By grade, the ids of records whose vector is used without proof."""
-        found = self.salvage
-        if found is None:
-            return {}
-        grades = found.grades[self.use]
+        grades, ids = self.salvage.grades[self.use], self.salvage.records.ids
         return {
-            grade.name.lower(): tuple(
-                map(as_text, found.records.ids.take(self.use[grades == grade]))
-            )
-            for grade in ACCEPTABLE.values()
+            name: tuple(map(as_text, ids.take(self.use[grades == grade])))
+            for name, grade in ACCEPTABLE.items()
             if (grades == grade).any()
         }
 
+
+class _Outcome(Protocol):
+    """What all three outcomes have."""
+
     @property
-    def unindexed(self) -> Ints:
-        """int64: records that have no vector in the new index."""
-        return np.sort(np.concatenate([self.leave, self.drop]))
+    def audited(self) -> AuditedSegment: ...
+
+    @property
+    def fates(self) -> RecordFates | None: ...
+
+
+class _Described:
+    """What all three outcomes say of the segment and of its records."""
+
+    __slots__ = ()
+
+    @property
+    def collection(self: _Outcome) -> CollectionInfo:
+        """The collection whose vector segment it is."""
+        return self.audited.collection
+
+    @property
+    def segment(self: _Outcome) -> str:
+        """The id of the vector segment."""
+        return self.audited.segment
+
+    @property
+    def status(self: _Outcome) -> Status:
+        """The segment's status before the repair."""
+        return self.audited.status
+
+    @property
+    def findings(self: _Outcome) -> tuple[str, ...]:
+        """Ids of the findings that were errors before the repair."""
+        return self.audited.findings
+
+    @property
+    def grades(self: _Outcome) -> dict[str, int]:
+        """How many records have a best vector of each grade, the best grade first."""
+        if self.fates is None:
+            return {}
+        found = self.fates.salvage
+        counts = {grade.name.lower(): found.count(grade) for grade in sorted(Grade, reverse=True)}
+        return {name: count for name, count in counts.items() if count}
+
+    @property
+    def reasons(self: _Outcome) -> dict[Grade, dict[Reason, int]]:
+        """How many records have a best vector of each grade, by the reason of the grade."""
+        return {} if self.fates is None else self.fates.salvage.reasons_by_grade()
+
+    def records(self: _Outcome) -> Iterator[RecordGrade]:
+        """What was found of every record."""
+        if self.fates is None:
+            return
+        found, embedded = self.fates.salvage, set(self.fates.embed.tolist())
+        for index, id in enumerate(found.records.ids):
+            source = "embedded" if index in embedded else found.source_name(index)
+            grade = Grade(int(found.grades[index])).name.lower()
+            reason = Reason(int(found.reasons[index])).slug
+            yield RecordGrade(text(id), source, grade, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRefused(_Described):
+    """A segment that is not repaired unless the caller chooses otherwise, if at all.
+
+    Attributes:
+        reason: why, in words.
+        fates: None if nobody can tell where the vectors are.
+    """
+
+    audited: AuditedSegment
+    reason: str
+    fates: RecordFates | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan(_Described):
+    """What a repair does to a segment.
+
+    Attributes:
+        patch: the changes to a copy of a folder that are enough; None if the index is built anew.
+        present: account 1 of the old index; None if it is unknown.
+    """
+
+    audited: AuditedSegment
+    fates: RecordFates
+    patch: Patch | None
+    present: Balance | None
+
+    @property
+    def dimension(self) -> int:
+        """The collection's; no vectors are found for a collection without one."""
+        assert self.audited.collection.dimension is not None
+        return self.audited.collection.dimension
 
     def steps(self) -> Iterator[str]:
-        """What is done, a line each; nothing where it is refused."""
-        if self.salvage is None or self.refused:
-            return
-        if self.mend is not None:
-            yield from self.mend.describe()
+        """What is done, a line each."""
+        fates, found = self.fates, self.fates.salvage
+        if self.patch is not None:
+            yield from self.patch.describe()
         else:
-            parts = [f"{len(self.use):,} vectors that still exist"]
-            if self.embedder is not None:
+            parts = [f"{len(fates.use):,} vectors that still exist"]
+            if fates.embedder is not None:
                 parts.append(
-                    f"{len(self.embed):,} documents embedded again by {self.embedder.label}"
+                    f"{len(fates.embed):,} documents embedded again by {fates.embedder.label}"
                 )
             yield f"build a new index: {', '.join(parts)}"
-        if self.salvage.skipped:
-            yield f"pass over {self.salvage.skipped:,} unreadable rows of the log"
-        if self.salvage.metadata_start is not None:
-            yield f"set METADATA's watermark to {self.salvage.metadata_start}"
-        if len(self.leave):
-            yield f"leave {len(self.leave):,} records out of the index"
-        if len(self.drop):
-            yield f"delete {len(self.drop):,} records after writing them to a file"
+        if found.skipped:
+            yield f"pass over {found.skipped:,} unreadable rows of the log"
+        if found.metadata_start is not None:
+            yield f"set METADATA's watermark to {found.metadata_start}"
+        if len(fates.leave):
+            yield f"leave {len(fates.leave):,} records out of the index"
+        if len(fates.drop):
+            yield f"delete {len(fates.drop):,} records after writing them to a file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRepaired(_Described):
+    """A segment that was repaired.
+
+    Attributes:
+        plan: what was done.
+        replaced: the new name of the old folder; None if there was none.
+        exported: the name of the file that has the deleted records; None if none was deleted.
+        verified: what was content with the new index.
+        not_asked: why Chroma was not asked, if nobody chose that; else empty.
+    """
+
+    plan: SegmentPlan
+    replaced: str | None
+    exported: str | None
+    verified: Verify
+    not_asked: str = ""
 
     @property
-    def reasons(self) -> dict[Grade, dict[Reason, int]]:
-        """How many records have a best vector of each grade, by the reason of the grade."""
-        return {} if self.salvage is None else self.salvage.reasons_by_grade()
+    def audited(self) -> AuditedSegment:
+        """The segment as it was before."""
+        return self.plan.audited
 
-    def records(self) -> Iterator[RecordGrade]:
-        """What was found of every record."""
-        if self.salvage is None:
-            return
-        embedded = set(self.embed.tolist())
-        for index, id in enumerate(self.salvage.records.ids):
-            source = "embedded" if index in embedded else self.salvage.source_name(index)
-            grade = Grade(int(self.salvage.grades[index])).name.lower()
-            reason = Reason(int(self.salvage.reasons[index])).slug
-            yield RecordGrade(text(id), source, grade, reason)
+    @property
+    def fates(self) -> RecordFates:
+        """Where the vector of each record was, and what became of the record."""
+        return self.plan.fates
+
+
+#: A damaged segment, as a repair reports it.
+SegmentRepair = SegmentRefused | SegmentPlan | SegmentRepaired
+
+
+def segment_to_dict(segment: SegmentRepair) -> dict[str, Any]:
+    """Plain values: what is done or was done, and the source and grade of every record."""
+    steps: tuple[str, ...] = ()
+    refused = replaced = exported = verified = not_asked = None
+    match segment:
+        case SegmentRefused(reason=reason):
+            refused = reason
+        case SegmentPlan():
+            steps = tuple(segment.steps())
+        case SegmentRepaired():
+            steps = tuple(segment.plan.steps())
+            replaced, exported = segment.replaced, segment.exported
+            verified, not_asked = segment.verified.value, segment.not_asked or None
+    fates = segment.fates
+    embedder = fates.embedder if fates else None
+    return {
+        "collection": asdict(segment.collection),
+        "vector_segment": segment.segment,
+        "status": segment.status,
+        "findings": list(segment.findings),
+        "grades": segment.grades,
+        "reasons": {
+            grade.name.lower(): {reason.slug: count for reason, count in reasons.items()}
+            for grade, reasons in segment.reasons.items()
+        },
+        "use": len(fates.use) if fates else 0,
+        "embed": len(fates.embed) if fates else 0,
+        "embedder": embedder.label if embedder else None,
+        "leave": len(fates.leave) if fates else 0,
+        "drop": len(fates.drop) if fates else 0,
+        "steps": list(steps),
+        "refused": refused,
+        "replaced": replaced,
+        "exported": exported,
+        "verified": verified,
+        "not_asked": not_asked,
+        "records": [list(record) for record in segment.records()],
+    }

@@ -1,11 +1,14 @@
-"""A new index in the place of a damaged one: built beside it, swapped, audited, or taken back."""
+"""A new index in the place of a damaged one: prepared beside it, swapped in, verified there.
+
+If it does not come out right, the old folder and its watermark come back.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +20,20 @@ from hnswcheck.changes.procedure import StoreState
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, numbered, read_watermark
 from hnswcheck.engines.chroma import Expected, NotAsked, problem_in_chroma
-from hnswcheck.errors import HnswcheckError, RepairFailed, RepairRefused, UsageError
+from hnswcheck.errors import (
+    HnswcheckError,
+    RepairFailed,
+    RepairRefused,
+    UsageError,
+    VectorsNotFinite,
+)
 from hnswcheck.progress import Progress
+from hnswcheck.repairing.choices import Verify
 from hnswcheck.repairing.embed_documents import Embedded
-from hnswcheck.repairing.prepare import Made, discard, make
+from hnswcheck.repairing.prepare import Prepared, discard, prepare
 from hnswcheck.repairing.sample import Sample
-from hnswcheck.repairing.segment_plan import SegmentRepair
-from hnswcheck.repairing.verification import Verification, Verify
+from hnswcheck.repairing.segment_plan import SegmentPlan, SegmentRepaired
+from hnswcheck.repairing.verification import Verification
 from hnswcheck.report import Level, StoreReport
 from hnswcheck.store.files import look_at
 from hnswcheck.store.manifest import FilePrint, file_prints, free_name
@@ -31,142 +41,148 @@ from hnswcheck.store.names import MANIFEST
 from hnswcheck.store.watermarks import WatermarkRow
 
 
-def exchange(
-    root: Path,
-    segment: SegmentRepair,
-    embedded: Embedded | None,
+def swap_segment(
+    plan: SegmentPlan,
     seen: StoreState,
+    *,
+    embedded: Embedded | None,
+    how: Verification,
     wait: float,
     progress: Progress,
-    how: Verification,
-) -> SegmentRepair:
+) -> SegmentRepaired:
     """Make the new index of one collection, put it in place, and verify it there.
 
-    Records go last, once the index is known to be right.
+    Records are deleted last, once the index is known to be right.
 
     Args:
-        embedded: the vectors of ``segment.embed``; None if there are none.
+        seen: the state of the store that the plan was made from.
+        embedded: the vectors of the records that are embedded again; None if there are none.
+        how: how the new index is verified.
+        wait: seconds to wait for other processes to close the store.
 
     Raises:
         RepairFailed: it did not come out right; the old folder is back.
         HnswcheckError: nothing was changed.
     """
-    now, sample = datetime.now(UTC), Sample()
-    made, begun = Made(None, None), False
+    root, now, sample = seen.root, datetime.now(UTC), Sample()
+    made, begun = Prepared(None, None), False
     try:
-        with reading(root), _refusing(root, segment):
-            made = make(root, segment, embedded, now, progress, sample)
-        files = file_prints(root / segment.segment, progress)
+        with reading(root), _naming_collection(root, plan):
+            made = prepare(root, plan, embedded, now, progress, sample)
+        files = file_prints(root / plan.segment, progress)
         with seen.hold(wait) as held:
-            step, manifests = _step(held, segment, made, now, files)
+            step, manifests = _step(held, plan, made, now, files)
             begun = True
             perform(held, "repair", [step], manifests)
     except BaseException:
         if not (begun and is_unfinished(root)):  # else it is still needed
             discard(root, made.names)  # and nothing else: that is another repair's
         raise
-    replaced = step.adds[0].removesuffix(MANIFEST) if step.adds else None
     try:
-        verified, not_asked = _verify(root, segment, step, wait, how, sample)
+        verified, not_asked = _verify(root, plan, step, wait, how, sample)
     except BaseException:
         discard(root, made.names)
         raise
-    exported = _drop(root, segment, made.lines, now, wait) if made.lines else None
-    return replace(
-        segment,
-        replaced=replaced,
-        exported=exported,
+    return SegmentRepaired(
+        plan=plan,
+        replaced=step.adds[0].removesuffix(MANIFEST) if step.adds else None,
+        exported=_delete(root, plan, made.lines, now, wait) if made.lines else None,
         verified=verified,
         not_asked=not_asked,
     )
 
 
 @contextmanager
-def _refusing(root: Path, segment: SegmentRepair) -> Iterator[None]:
-    """What no index can be built for is the store's fault, not the caller's."""
+def _naming_collection(root: Path, plan: SegmentPlan) -> Iterator[None]:
+    """Errors name the collection that no index can be built for.
+
+    What the builder takes for wrong use is the store's fault here, not the caller's.
+    """
     try:
         yield
-    except UsageError as error:
-        name = segment.collection.name
-        raise RepairRefused(f"{root}: nothing was changed: {name}: {error}") from error
+    except (UsageError, VectorsNotFinite) as error:
+        text = f"{root}: nothing was changed: {plan.collection.name}: {error}"
+        if isinstance(error, VectorsNotFinite):
+            raise error.saying(text) from error
+        raise RepairRefused(text) from error
 
 
 def _step(
-    held: Held, segment: SegmentRepair, made: Made, now: datetime, files: tuple[FilePrint, ...]
+    held: Held, plan: SegmentPlan, made: Prepared, now: datetime, files: tuple[FilePrint, ...]
 ) -> tuple[Step, dict[str, bytes]]:
-    root, before = held.root, read_watermark(held.connection, segment.segment)
+    """What the journal has to say of the swap, and the manifest of the old folder by name."""
+    root, before = held.root, read_watermark(held.connection, plan.segment)
     moves: list[tuple[str, str]] = []
     manifests: dict[str, bytes] = {}
-    old = made.nothing or segment.segment
+    old = made.stand_in or plan.segment
     if look_at(root / old) is not None:
         name, manifests = set_aside(
             held,
-            segment.segment,
+            plan.segment,
             now,
-            segment.collection,
+            plan.collection,
             before,
             files,
-            why=segment.findings,
-            present=segment.present,
+            why=plan.findings,
+            present=plan.present,
             report={
-                "collection": asdict(segment.collection),
-                "status": segment.status,
-                "grades": segment.grades,
+                "collection": asdict(plan.collection),
+                "status": plan.status,
+                "grades": plan.grades,
             },
-            accepted=segment.accepted,
+            accepted=plan.fates.accepted,
         )
         moves.append((old, name))
     if made.folder is not None:
-        moves.append((made.folder, segment.segment))
-    changes = tuple(_changes(held.connection, segment, made.start, before))
+        moves.append((made.folder, plan.segment))
+    changes = tuple(_changes(held.connection, plan, made.start, before))
     if not moves and not changes:
-        raise RepairRefused(f"{root}: {segment.collection.name} has nothing to repair")
-    return Step(segment.segment, tuple(moves), changes, adds=tuple(manifests)), manifests
+        raise RepairRefused(f"{root}: {plan.collection.name} has nothing to repair")
+    return Step(plan.segment, tuple(moves), changes, adds=tuple(manifests)), manifests
 
 
 def _changes(
     connection: sqlite3.Connection,
-    segment: SegmentRepair,
+    plan: SegmentPlan,
     start: int | None,
     before: WatermarkRow | None,
 ) -> Iterator[WatermarkChange]:
     """What becomes of the collection's watermarks."""
     if start is not None:
         after = numbered(connection, before, start)
-        yield WatermarkChange(segment.segment, before, after)
-    elif segment.mend is None:  # there is no index, or its id map has the watermark
-        yield WatermarkChange(segment.segment, before, None)
-    metadata, found = segment.metadata_segment, segment.salvage
-    if metadata is not None and found is not None and found.metadata_start is not None:
+        yield WatermarkChange(plan.segment, before, after)
+    elif plan.patch is None:  # there is no index, or its id map has the watermark
+        yield WatermarkChange(plan.segment, before, None)
+    metadata, start = plan.audited.metadata_segment, plan.fates.salvage.metadata_start
+    if metadata is not None and start is not None:
         row = read_watermark(connection, metadata)
-        yield WatermarkChange(metadata, row, numbered(connection, row, found.metadata_start))
+        yield WatermarkChange(metadata, row, numbered(connection, row, start))
 
 
-def _drop(root: Path, segment: SegmentRepair, lines: str, now: datetime, wait: float) -> str:
+def _delete(root: Path, plan: SegmentPlan, lines: str, now: datetime, wait: float) -> str:
     """Delete the records that are to go; the name of the file that has them."""
-    assert segment.salvage is not None
-    records = segment.salvage.records
-    rowids, seq_ids = records.rowids[segment.drop], records.seq_ids[segment.drop]
-    drops = tuple(zip(rowids.tolist(), seq_ids.tolist(), strict=True))
-    name = free_name(root, segment.segment, now, "dropped", ".jsonl")
+    records, chosen = plan.fates.salvage.records, plan.fates.drop
+    rows = zip(records.rowids[chosen].tolist(), records.seq_ids[chosen].tolist(), strict=True)
+    name = free_name(root, plan.segment, now, "dropped", ".jsonl")
+    step = Step(plan.segment, ((lines, name),), drops=tuple(rows))
     try:
         with StoreState.of_database(root).hold(wait) as held:
-            perform(held, "repair", [Step(segment.segment, ((lines, name),), drops=drops)], {})
+            perform(held, "repair", [step], {})
     except HnswcheckError as error:
         text = f"{error}; the index is repaired, but no record was deleted: run the repair again"
-        raise type(error)(text) from error
+        raise error.saying(text) from error
     return name
 
 
 def _verify(
     root: Path,
-    segment: SegmentRepair,
+    plan: SegmentPlan,
     step: Step,
     wait: float,
     how: Verification,
     sample: Sample,
 ) -> tuple[Verify, str]:
-    """How what was made was verified, and why not by the engine.
+    """What was content with the new index, and why Chroma was not asked, if nobody chose that.
 
     Audits it with its vectors and lets Chroma try it; puts the old folder back if it is not right.
     """
@@ -175,13 +191,9 @@ def _verify(
         return verified, not_asked
     try:
         with reading(root):
-            only = (segment.collection.id,)
-            store = audit_in_process(
-                AuditRequest(directory=root, level=Level.DEEP, collections=only, salvages=False)
-            )
-            problem = _problem(store, segment)
+            problem = _problem(_audited_deeply(root, plan), plan)
             if verified is Verify.CHROMA and not problem:
-                problem = problem_in_chroma(root, expected_of(segment, sample))
+                problem = problem_in_chroma(root, expected_of(plan, sample))
     except HnswcheckError as error:
         problem = str(error)
     except NotAsked as error:
@@ -194,18 +206,28 @@ def _verify(
         return verified, not_asked
     _take_back(root, step, wait)
     raise RepairFailed(
-        f"{root}: the new index of {segment.collection.name} was not right ({problem});"
+        f"{root}: the new index of {plan.collection.name} was not right ({problem});"
         " the store is as it was"
     )
 
 
-def expected_of(segment: SegmentRepair, sample: Sample) -> Expected:
-    """What Chroma must find in the new index."""
-    assert segment.salvage is not None
+def _audited_deeply(root: Path, plan: SegmentPlan) -> StoreReport:
+    only = (plan.collection.id,)
+    return audit_in_process(
+        AuditRequest(directory=root, level=Level.DEEP, collections=only, salvages=False)
+    )
+
+
+def expected_of(plan: SegmentPlan, sample: Sample) -> Expected:
+    """What Chroma has to answer about a repaired collection.
+
+    Args:
+        sample: some of the vectors that the new index was given.
+    """
     return Expected(
-        collection=segment.collection,
-        segment=segment.segment,
-        ids=segment.salvage.records.ids,
+        collection=plan.collection,
+        segment=plan.segment,
+        ids=plan.fates.salvage.records.ids,
         sample=sample.records,
         vectors=sample.vectors,
         indexed=sample.indexed,
@@ -213,6 +235,7 @@ def expected_of(segment: SegmentRepair, sample: Sample) -> Expected:
 
 
 def _take_back(root: Path, step: Step, wait: float) -> None:
+    """Put the old folder and its watermark back."""
     moves = tuple((target, source) for source, target in reversed(step.moves))
     changes = tuple(change.reversed for change in step.watermarks)
     back = Step(step.segment, moves, changes, removes=step.adds)
@@ -221,14 +244,15 @@ def _take_back(root: Path, step: Step, wait: float) -> None:
     discard(root, (source for source, _ in step.moves if source != step.segment))
 
 
-def _problem(store: StoreReport, segment: SegmentRepair) -> str:
+def _problem(store: StoreReport, plan: SegmentPlan) -> str:
+    """What is wrong with the new index; empty if nothing is that the plan does not leave so."""
     (found,) = store.segments
-    errors = {one.id: one.count for one in found.findings if one.severity == "error"}
-    left = len(segment.unindexed)
-    if left and errors.get("records-missing") == left:
-        errors = {id: n for id, n in errors.items() if id not in ("records-missing",)}
-    if not len(segment.use) + len(segment.embed):
-        errors.pop("segment-folder-missing", None)
     if found.status == "undecided":
         return "it could not be judged"
+    errors = {one.id: one.count for one in found.findings if one.severity == "error"}
+    left = len(plan.fates.unindexed)
+    if left and errors.get("records-missing") == left:
+        errors.pop("records-missing")
+    if not len(plan.fates.indexed):
+        errors.pop("segment-folder-missing", None)
     return ", ".join(f"{count:,} {id}" for id, count in errors.items())

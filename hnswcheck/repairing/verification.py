@@ -1,17 +1,17 @@
-"""How thoroughly a repair looks at what it made before it lets it stand."""
+"""Which verification a repair can do, and whether there is room for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from hnswcheck.changes.lock import reading
 from hnswcheck.engines.chroma import find_chroma, has_chroma
 from hnswcheck.errors import EngineMissing, HnswcheckError, RepairRefused, UsageError
+from hnswcheck.repairing.choices import Verify
 from hnswcheck.repairing.index_settings import estimate
-from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.repairing.segment_plan import SegmentPlan
 from hnswcheck.store.files import files_of_database, free_bytes, look_at
 from hnswcheck.store.releases import DEFAULT_M
 from hnswcheck.store.schema import read_schema
@@ -21,24 +21,13 @@ from hnswcheck.store.view import open_store
 OTHERWISE = "nothing was changed; --verify audit works without chromadb"
 
 
-class Verify(StrEnum):
-    """What has to be content with a new index, else the old one comes back.
-
-    An engine's verification is an audit, too.
-    """
-
-    NONE = "none"
-    AUDIT = "audit"
-    CHROMA = "chroma"
-
-
 @dataclass(frozen=True, slots=True)
 class Verification:
     """How a repair is verified.
 
     Attributes:
-        required: the caller has asked for the engine: what it cannot be asked must not stay.
-        not_asked: why it is not the engine, where nobody has chosen.
+        required: the caller asked for Chroma, so an index that Chroma cannot try must not stay.
+        not_asked: why Chroma is not asked, if the caller did not choose that; else empty.
     """
 
     verify: Verify
@@ -47,11 +36,11 @@ class Verification:
 
 
 def wanted(verify: str | None) -> Verify | None:
-    """A caller's choice; None for the engine if it can be asked.
+    """The verification that a caller chose; None for the default.
 
     Raises:
-        UsageError: an unknown one.
-        EngineMissing: the engine is wanted, and there is none.
+        UsageError: there is no such verification.
+        EngineMissing: the caller chose Chroma, and chromadb is not installed.
     """
     try:
         chosen = None if verify is None else Verify(verify)
@@ -63,12 +52,15 @@ def wanted(verify: str | None) -> Verify | None:
 
 
 def how_to_verify(
-    root: Path, chosen: Verify | None, segments: Sequence[SegmentRepair]
+    root: Path, chosen: Verify | None, segments: Sequence[SegmentPlan]
 ) -> Verification:
-    """How it is done, before anything is changed.
+    """How a repair is going to be verified; asked before anything is changed.
+
+    Args:
+        chosen: None for Chroma if it can be asked, else an audit.
 
     Raises:
-        HnswcheckError: the engine is wanted, and cannot be asked.
+        HnswcheckError: the caller chose Chroma, and it cannot be asked.
     """
     if chosen in (Verify.NONE, Verify.AUDIT):
         return Verification(chosen)
@@ -82,7 +74,7 @@ def how_to_verify(
             check_room(root, segments)
     except HnswcheckError as error:
         if chosen is Verify.CHROMA:
-            raise type(error)(f"--verify chroma: {error}; {OTHERWISE}") from error
+            raise error.saying(f"--verify chroma: {error}; {OTHERWISE}") from error
         return Verification(Verify.AUDIT, not_asked=str(error))
     return Verification(Verify.CHROMA, required=chosen is Verify.CHROMA)
 
@@ -91,12 +83,12 @@ def how_to_verify(
 SLACK_BYTES = 64 << 20
 
 
-def check_room(root: Path, segments: Sequence[SegmentRepair]) -> None:
-    """Whether scratch space has room for a copy of each collection, one after the other.
+def check_room(root: Path, segments: Sequence[SegmentPlan]) -> None:
+    """Check that scratch space has room for a copy of each collection, one after the other.
 
     Raises:
-        RepairRefused: it has not.
-        StoreUnreadable: there is no place for scratch files.
+        RepairRefused: there is too little room.
+        StoreUnreadable: there is no directory for scratch files.
     """
     states = map(look_at, files_of_database(root))
     database = sum(state.size for state in states if state)
@@ -110,11 +102,9 @@ def check_room(root: Path, segments: Sequence[SegmentRepair]) -> None:
         raise RepairRefused(text)
 
 
-def _index_bytes(segment: SegmentRepair) -> int:
-    """The most that its new index and the building of it may take on disk."""
-    found, dimension = segment.salvage, segment.collection.dimension
-    if found is None or dimension is None:
-        return 0
+def _index_bytes(segment: SegmentPlan) -> int:
+    """The most bytes that the new index and the building of it may take on disk."""
+    found = segment.fates.salvage
     m = found.folders[0].header.m if found.folders else DEFAULT_M
     ids = int(found.records.ids.lengths.sum())
-    return estimate(len(found.grades), dimension, m, ids)[1]
+    return estimate(len(found.grades), segment.dimension, m, ids)[1]

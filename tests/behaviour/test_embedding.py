@@ -141,9 +141,9 @@ def test_the_function_that_chromadb_keeps_makes_the_vectors_again(
     report = repaired(store)
     assert report.after is not None
     assert report.after.verdict == "consistent"
-    (segment,) = report.segments
-    assert segment.embedder is not None
-    assert segment.embedder.label == "numbers"
+    (segment,) = report.repaired
+    assert segment.fates.embedder is not None
+    assert segment.fates.embedder.label == "numbers"
     asked = embedders.asked()
     assert len(asked) == len(set(asked)) == DIFFERENT  # 60 records share them
     assert caches(tmp_path) == []
@@ -204,8 +204,8 @@ def test_a_function_that_cannot_be_had_is_refused_before_anything_is_changed(
         hnswcheck.repair(store, [name], embed="own")
     assert "\n" not in str(raised.value)
     assert "--embed-with MODULE:FUNCTION" in str(raised.value)
-    (segment,) = hnswcheck.repair(store, [name], embed="own", dry_run=True).segments
-    assert segment.refused
+    (segment,) = hnswcheck.repair(store, [name], embed="own", dry_run=True).refused
+    assert segment.reason
     assert snapshot(store) == before
     assert caches(tmp_path) == []
 

@@ -29,7 +29,7 @@ CUT = r"cut link_lists\.bin behind its last record, at [\d,]+ bytes"
 ANEW = r"write the id map anew: [\d,]+ records"
 DEAD = r"mark [\d,]+ elements deleted that belong to no record"
 VECTOR, METADATA = r"set VECTOR's watermark to \d+", r"set METADATA's watermark to \d+"
-ADOPT = r"take over [0-9a-f-]+\.drift-20260101-000000"
+ADOPT = r"take the folder [0-9a-f-]+\.drift-20260101-000000"
 
 MENDS = {
     "1.5.9-damaged-links-oversized": [CUT],
@@ -107,7 +107,7 @@ def vectors(folder: Path) -> bytes:
 @pytest.mark.parametrize("name", MENDS)
 def test_no_more_is_changed_than_is_wrong(name: str, tmp_path: Path, judge: oracle.Oracle) -> None:
     store = rest(unpack(name, tmp_path))
-    (segment,) = hnswcheck.repair(store, dry_run=True).segments
+    (segment,) = hnswcheck.repair(store, dry_run=True).planned
     steps = list(segment.steps())
     assert len(steps) == len(MENDS[name])
     assert all(map(re.fullmatch, MENDS[name], steps)), steps
@@ -120,7 +120,7 @@ def test_no_more_is_changed_than_is_wrong(name: str, tmp_path: Path, judge: orac
     assert report.after is not None
     assert report.after.verdict in ("consistent", "lagging")
     assert hnswcheck.audit(store, "deep").exit_code() == 0
-    (replaced,) = (segment.replaced for segment in report.segments)
+    (replaced,) = (segment.replaced for segment in report.repaired)
     assert replaced is not None
     own = store / segment.segment
     assert vectors(own) == before
@@ -134,7 +134,7 @@ def test_no_more_is_changed_than_is_wrong(name: str, tmp_path: Path, judge: orac
 @pytest.mark.parametrize("name", REBUILT)
 def test_what_no_mend_can_cure_is_built_anew(name: str, tmp_path: Path) -> None:
     store = rest(unpack(name, tmp_path))
-    (segment,) = hnswcheck.repair(store, dry_run=True).segments
+    (segment,) = hnswcheck.repair(store, dry_run=True).planned
     assert [step.split(":")[0] for step in segment.steps()] == ["build a new index"]
 
 
@@ -144,8 +144,8 @@ def test_a_mend_that_is_not_enough_gives_way_to_a_new_index(
     store = rest(unpack("1.5.9-damaged-record-deleted", tmp_path))
     answers = iter(["1 made-up"])
     monkeypatch.setattr("hnswcheck.repairing.swap._problem", lambda *_: next(answers, ""))
-    (segment,) = hnswcheck.repair(store).segments
-    assert segment.mend is None
+    (segment,) = hnswcheck.repair(store).repaired
+    assert segment.plan.patch is None
     assert len(list(store.glob("*.quarantined-*.json"))) == 1
     assert hnswcheck.audit(store, "deep").verdict == "consistent"
 
@@ -154,7 +154,7 @@ def test_a_mend_that_is_not_enough_gives_way_to_a_new_index(
 def test_what_a_repair_replaced_can_be_put_back(name: str, tmp_path: Path) -> None:
     store = rest(unpack(name, tmp_path))
     before, rows = contents(store), dump(store)
-    (segment,) = hnswcheck.repair(store, leave_unindexed=True, verify="none").segments
+    (segment,) = hnswcheck.repair(store, leave_unindexed=True, verify="none").repaired
     assert segment.replaced is not None
     done = hnswcheck.restore(store, segment.replaced)
     assert done.displaced is not None
@@ -196,10 +196,10 @@ def test_records_go_from_every_table_and_are_in_a_file(lossy: Path, judge: oracl
     report = hnswcheck.repair(lossy, accept=ALL_GRADES, drop_records=True)
     assert report.after is not None
     assert report.after.verdict == "consistent"
-    (segment,) = report.segments
+    (segment,) = report.repaired
     assert segment.exported is not None
     lines = [json.loads(line) for line in (lossy / segment.exported).read_text().splitlines()]
-    assert len(lines) == len(segment.drop) == 34
+    assert len(lines) == len(segment.fates.drop) == 34
     assert {line["grade"] for line in lines} == {"lost"}
     gone = {len(line["document"]) for line in lines}  # a document is as long as its rowid
     assert rowids(lossy, "SELECT id FROM embeddings") == records - gone

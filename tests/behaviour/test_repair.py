@@ -133,7 +133,7 @@ def test_records_may_be_left_and_are_then_all_that_is_missing(lossy: Path) -> No
     (found,) = report.after.stores[0].segments
     errors = {f.id: f.count for f in found.findings if f.severity == "error"}
     assert errors == {"records-missing": 34}
-    assert [len(segment.leave) for segment in report.segments] == [34]
+    assert [len(segment.fates.leave) for segment in report.repaired] == [34]
 
 
 def test_documents_are_embedded_again_where_no_vector_is(documented: Path) -> None:
@@ -144,8 +144,8 @@ def test_documents_are_embedded_again_where_no_vector_is(documented: Path) -> No
         return [[float(len(document)), *([0.25] * 7)] for document in documents]
 
     report = hnswcheck.repair(documented, embed=embed)
-    (segment,) = report.segments
-    assert len(asked) == len(segment.embed) > 33
+    (segment,) = report.repaired
+    assert len(asked) == len(segment.fates.embed) > 33
     assert report.after is not None
     assert report.after.verdict == "consistent"
     sources = [record.source for record in segment.records()]
@@ -207,10 +207,10 @@ def test_a_row_that_cannot_be_read_costs_no_other_record_its_vector(
 ) -> None:
     store, grade = rest(unpack(name, tmp_path)), UNREADABLE[name]
     report = hnswcheck.repair(store, leave_unindexed=True)
-    (segment,) = report.segments
+    (segment,) = report.repaired
     assert report.verified == "chroma"
     assert segment.grades == Counter({"proven": 87}) + Counter([grade])
-    assert "pass over 1 rows of the log that cannot be read" in segment.steps()
+    assert "pass over 1 unreadable rows of the log" in segment.plan.steps()
     assert report.after is not None
     (after,) = report.after.stores[0].segments
     missing = [] if grade == "proven" else [("records-missing", 1)]

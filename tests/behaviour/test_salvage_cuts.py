@@ -531,7 +531,7 @@ def check_told(store: Path) -> int:
     audited = {s.collection.id: s for s in hnswcheck.audit(store).stores[0].segments}
     for segment in plan.segments:
         report = audited[segment.collection.id]
-        if segment.salvage is None:
+        if segment.fates is None:
             assert set(told(report)) == {None}
         else:
             assert told(report) == planned(segment.records(), segment.segment)
@@ -620,8 +620,8 @@ def test_the_engine_reads_what_was_found(
         file.write_bytes(whole[: int(part * used)])
         found = lively.find()
         report, read = repaired(lively.store, tmp_path)
-    (segment,) = report.segments
-    assert len(segment.use) == len(found.vectors)
+    (segment,) = report.repaired
+    assert len(segment.fates.use) == len(found.vectors)
     assert read["docs"].keys() == found.vectors.keys()
     for record, vector in read["docs"].items():
         assert np.allclose(vector, lively.truth[record], rtol=1e-3, atol=1e-5), record

@@ -45,7 +45,7 @@ def repaired(store: Path, **choices: object) -> str:
     """The quarantine that undoes it."""
     rest(store)
     report = hnswcheck.repair(store, verify="audit", **choices)  # type: ignore[arg-type]
-    (segment,) = report.segments
+    (segment,) = report.repaired
     assert segment.replaced is not None
     return segment.replaced
 

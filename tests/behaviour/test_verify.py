@@ -20,7 +20,7 @@ from hnswcheck.engines.chroma import NotAsked, problem_in_chroma
 from hnswcheck.formats.arrays import Ints
 from hnswcheck.repairing.choices import ACCEPTABLE
 from hnswcheck.repairing.sample import Sample
-from hnswcheck.repairing.segment_plan import SegmentRepair
+from hnswcheck.repairing.segment_plan import SegmentPlan
 from hnswcheck.repairing.swap import expected_of
 from hnswcheck.store import releases
 from hnswcheck.store.database import DATABASE
@@ -70,7 +70,8 @@ def lossy(tmp_path: Path) -> Path:
 def test_chroma_is_asked_about_what_every_line_wrote(name: str, tmp_path: Path) -> None:
     report = hnswcheck.repair(without_links(name, tmp_path), verify="chroma")
     assert len(report.segments) >= 1
-    assert {segment.verified for segment in report.segments} == {"chroma"}
+    assert len(report.repaired) == len(report.segments)
+    assert {segment.verified for segment in report.repaired} == {"chroma"}
     assert report.verified == "chroma"
     assert report.after is not None
     assert report.after.verdict == "consistent"
@@ -101,7 +102,7 @@ def test_chroma_writes_only_to_a_copy(whole: Path, tmp_path: Path) -> None:
 def test_records_that_are_left_have_no_vector_in_chroma_either(lossy: Path) -> None:
     report = hnswcheck.repair(lossy, accept=ACCEPTABLE, leave_unindexed=True, verify="chroma")
     assert report.verified == "chroma"
-    assert [len(segment.leave) for segment in report.segments] == [34]
+    assert [len(segment.fates.leave) for segment in report.repaired] == [34]
 
 
 def test_where_no_record_has_a_vector_chroma_is_still_asked(tmp_path: Path) -> None:
@@ -113,8 +114,8 @@ def test_where_no_record_has_a_vector_chroma_is_still_asked(tmp_path: Path) -> N
             "UPDATE embeddings_queue SET operation = 1, vector = NULL, encoding = NULL"
         )
     report = hnswcheck.repair(rest(store), leave_unindexed=True, verify="chroma")
-    (segment,) = report.segments
-    assert (len(segment.use), segment.verified) == (0, "chroma")
+    (segment,) = report.repaired
+    assert (len(segment.fates.use), segment.verified) == (0, "chroma")
 
 
 def test_what_was_embedded_again_is_compared_as_well(lossy: Path) -> None:
@@ -145,30 +146,31 @@ def test_what_chroma_cannot_open_is_taken_back(tmp_path: Path) -> None:
     assert hnswcheck.repair(rest(store), verify="audit").verified == "audit"
 
 
-def said_of(store: Path, segment: SegmentRepair, chosen: Ints, change: int | None = None) -> str:
+def said_of(store: Path, segment: SegmentPlan, chosen: Ints, change: int | None = None) -> str:
     """What Chroma says of a store as it is, about vectors that salvage found.
 
     Args:
         change: the number of one that is made another.
     """
-    assert segment.salvage is not None
-    with open_store(segment.salvage.folders[0].path.parent) as view:
-        vectors = np.concatenate(list(segment.salvage.read(chosen, view.database, 8)))
+    found = segment.fates.salvage
+    with open_store(found.folders[0].path.parent) as view:
+        vectors = np.concatenate(list(found.read(chosen, view.database, 8)))
     if change is not None:
         vectors[change] = -vectors[change]
     sample = Sample()
-    list(sample.watch(chosen, segment.embed, iter([vectors])))
+    list(sample.watch(chosen, segment.fates.embed, iter([vectors])))
     return problem_in_chroma(store, expected_of(segment, sample))
 
 
-def planned(store: Path) -> SegmentRepair:
-    (segment,) = hnswcheck.repair(store, dry_run=True, accept=ACCEPTABLE).segments
+def planned(store: Path) -> SegmentPlan:
+    report = hnswcheck.repair(store, dry_run=True, accept=ACCEPTABLE, leave_unindexed=True)
+    (segment,) = report.planned
     return segment
 
 
 def test_records_without_a_vector_are_seen(lossy: Path) -> None:
     segment = planned(lossy)
-    assert "Chroma at get() of vectors: " in said_of(lossy, segment, segment.use)
+    assert "Chroma at get() of vectors: " in said_of(lossy, segment, segment.fates.use)
 
 
 def test_hits_that_are_no_records_are_seen(lossy: Path) -> None:
@@ -181,8 +183,8 @@ def test_hits_that_are_no_records_are_seen(lossy: Path) -> None:
 def test_a_vector_that_is_not_the_one_put_in_is_seen(whole: Path, tmp_path: Path) -> None:
     hnswcheck.repair(whole, verify="none")
     segment = planned(unpack(WHOLE, tmp_path / "twin"))
-    assert said_of(whole, segment, segment.use) == ""
-    said = said_of(whole, segment, segment.use, change=3)
+    assert said_of(whole, segment, segment.fates.use) == ""
+    said = said_of(whole, segment, segment.fates.use, change=3)
     assert "another vector than the new index for 1 of " in said
 
 
@@ -190,14 +192,15 @@ def test_hits_at_another_distance_are_seen(whole: Path, tmp_path: Path) -> None:
     hnswcheck.repair(whole, verify="none")
     segment = planned(unpack(WHOLE, tmp_path / "twin"))
     assert segment.collection.space == "l2"
-    expected = replace(segment, collection=replace(segment.collection, space="ip"))
-    assert "reports a wrong distance for" in said_of(whole, expected, segment.use)
+    other = replace(segment.audited, collection=replace(segment.collection, space="ip"))
+    expected = replace(segment, audited=other)
+    assert "reports a wrong distance for" in said_of(whole, expected, segment.fates.use)
 
 
 def test_a_crash_is_seen(tmp_path: Path) -> None:
     store = rest(unpack(CRASHES, tmp_path))
     segment = planned(store)
-    assert "its process died of SIG" in said_of(store, segment, segment.use)
+    assert "its process died of SIG" in said_of(store, segment, segment.fates.use)
 
 
 def test_an_engine_that_never_answers_is_killed(
@@ -268,7 +271,7 @@ def test_who_wants_the_engine_is_refused_and_who_does_not_is_told(
     assert {n: t.content for n, t in snapshot(whole).items()} == {
         n: t.content for n, t in before.items()
     }
-    (segment,) = hnswcheck.repair(whole).segments
+    (segment,) = hnswcheck.repair(whole).repaired
     assert segment.verified == "audit"
     assert says in segment.not_asked
 

@@ -444,7 +444,7 @@ def test_a_repair_can_be_undone_to_the_byte_and_done_again(name: str, tmp_path: 
         report = hnswcheck.repair(store)
         assert report.after is not None
         assert report.after.verdict == "consistent"
-        (segment,) = report.segments
+        (segment,) = report.repaired
         assert segment.replaced is not None
         assert hnswcheck.restore(store, segment.replaced).done
         assert as_it_was(store) == before
@@ -661,7 +661,7 @@ def test_a_database_in_wal_mode_is_no_reason_to_try_twice(left: str, tmp_path: P
     report = hnswcheck.repair(store)
     assert report.after is not None
     assert report.after.verdict == "consistent"
-    replaced = report.segments[0].replaced
+    replaced = report.repaired[0].replaced
     assert replaced is not None
     in_wal_mode(store, left)
     assert hnswcheck.restore(store, replaced).done

@@ -12,9 +12,8 @@ from stores import environment
 
 from hnswcheck.cli import choosing
 from hnswcheck.cli import repair as command
-from hnswcheck.repairing.choices import ACCEPTABLE
+from hnswcheck.repairing.choices import ACCEPTABLE, Verify
 from hnswcheck.repairing.embedder import BATCH
-from hnswcheck.repairing.verification import Verify
 from hnswcheck.report import Level
 
 IMPORTED = """
