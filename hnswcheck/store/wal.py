@@ -179,12 +179,18 @@ def row_fault(row: WalRow, dimension: int | None) -> str | None:
 
 
 def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:
-    """The same rows with all their faults, and without vectors that cannot be read."""
-    return [_legible(row, row_fault(row, dimension)) for row in rows]
+    """The same rows with all their faults, and without vectors that cannot be read.
+
+    A row that is not obscure then has an operation that Chroma knows, and the vector that it needs.
+    """
+    return [_legible(row, dimension) for row in rows]
 
 
-def _legible(row: WalRow, fault: str | None) -> WalRow:
-    if fault is None or fault == METADATA_FAULT:
+def _legible(row: WalRow, dimension: int | None) -> WalRow:
+    fault = row_fault(row, dimension)
+    # What else is wrong with a row decides whether its vector can be told.
+    other = row_fault(replace(row, fault=None), dimension) if fault == METADATA_FAULT else fault
+    if other is None:
         return row
     obscure = row.operation != "delete"
     return replace(row, vector_bytes=None, fault=fault, obscure=obscure)

@@ -192,3 +192,23 @@ def test_what_is_written_while_it_is_read_is_not_exported(
     with pytest.raises(hnswcheck.StoreChanged, match="written while it was read"):
         hnswcheck.salvage(lossy, "docs", tmp_path / "out")
     assert parts(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["vector = NULL", "vector = x'0000000000'", "operation = 7"])
+def test_a_vector_that_the_log_lacks_is_proven_by_no_row_whose_metadata_is_damaged_too(
+    damage: str, tmp_path: Path
+) -> None:
+    store = unpack("1.5.9-churn-l2", tmp_path)
+    for folder in segment_folders(store):
+        shutil.rmtree(folder)
+    with contextlib.closing(sqlite3.connect(store / DATABASE)) as database, database:
+        added = "SELECT max(seq_id) FROM embeddings_queue WHERE operation = 0"
+        ((id,),) = database.execute(
+            f"UPDATE embeddings_queue SET {damage}, metadata = '[]' WHERE seq_id = ({added})"
+            " RETURNING id"
+        ).fetchall()
+    rest(store)
+    found = hnswcheck.salvage(store, "docs", tmp_path / "out")
+    lines = [json.loads(line) for line in found.lines.read_text("utf-8").splitlines()]
+    assert [line["grade"] for line in lines if line["id"] == id] == ["lost"]
+    assert found.grades["proven"] == 31
