@@ -46,6 +46,8 @@ class Release:
         index_ignores_known_adds: an add of an id that the index has leaves its vector alone. Where
             it does not, the index may take the vector of an add that the records ignored: 0.4
             loses an id that a batch deletes and adds again, and takes the next add of it.
+        index_needs_vectors: an add or upsert without a vector ends the replay of the log; else the
+            index skips it.
         empty_id_map_starts_over: an id map without ids starts a new index over any files.
     """
 
@@ -66,6 +68,7 @@ class Release:
     counts_readded: bool
     revives_tombstones: bool
     index_ignores_known_adds: bool
+    index_needs_vectors: bool
     empty_id_map_starts_over: bool
 
     def capacity_for(self, count: int, resize_factor: float) -> int:
@@ -91,6 +94,7 @@ _0_4 = Release(
     counts_readded=True,
     revives_tombstones=True,
     index_ignores_known_adds=False,
+    index_needs_vectors=False,
     empty_id_map_starts_over=False,
 )
 
@@ -119,6 +123,7 @@ _1_0 = replace(
     counts_readded=False,
     revives_tombstones=False,
     index_ignores_known_adds=True,
+    index_needs_vectors=True,
     empty_id_map_starts_over=True,
 )
 
