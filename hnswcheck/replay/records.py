@@ -8,23 +8,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from hnswcheck.formats.strings import Strings, find
+from hnswcheck.replay.effects import Effect, effect_on_record
 from hnswcheck.report import Pending
 from hnswcheck.store.records import Records
 from hnswcheck.store.wal import WalRow
 
 
 def replay_records(rows: Sequence[WalRow], watermark: int, records: Strings) -> Strings:
-    """The ids that sqlite has once METADATA has applied the rows past its watermark."""
+    """The ids that sqlite has once METADATA has applied the rows past its watermark.
+
+    Asks which ids there are, and nothing else.
+    """
     unseen = [row for row in rows if row.seq_id > watermark]
     if not unseen:
         return records
     ids = dict.fromkeys(records)
     for row in unseen:
-        match row.operation:
-            case "add" | "upsert":
+        match effect_on_record(row, row.id in ids):
+            case Effect.CREATES:
                 ids[row.id] = None
-            case "delete":
-                ids.pop(row.id, None)
+            case Effect.DELETES:
+                del ids[row.id]
             case _:
                 pass
     return Strings.of(ids)
@@ -37,7 +41,11 @@ def count_pending(rows: Sequence[WalRow], start: int) -> Pending:
 
 
 def records_after_replay(records: Records, pending: Sequence[WalRow]) -> Records:
-    """The records once METADATA has applied these rows."""
+    """The records once METADATA has applied these rows.
+
+    Asks which ids there are, and which row was the last on each. A record that is deleted and made
+    again is a new one, with a rowid above all others.
+    """
     if not pending:
         return records
     known = find((row.id for row in pending), records.ids)
@@ -47,17 +55,16 @@ def records_after_replay(records: Records, pending: Sequence[WalRow]) -> Records
     for row in pending:
         place = known.get(row.id)
         exists = row.id in made or (place is not None and place not in gone)
-        match row.operation:
-            case "delete" if exists:
+        match effect_on_record(row, exists):
+            case Effect.DELETES:
                 if made.pop(row.id, None) is None and place is not None:
                     gone.add(place)
-            case "add" | "upsert" if not exists:
+            case Effect.CREATES:
                 made[row.id] = row.seq_id
-            case "update" | "upsert" if exists:
-                if row.id in made:
-                    made[row.id] = row.seq_id
-                elif place is not None:
-                    seq_ids[place] = row.seq_id
+            case Effect.CHANGES if row.id in made:
+                made[row.id] = row.seq_id
+            case Effect.CHANGES if place is not None:
+                seq_ids[place] = row.seq_id
             case _:
                 pass
     stays = np.ones(len(records.ids), bool)
