@@ -9,6 +9,7 @@ import numpy as np
 
 from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.strings import find
+from hnswcheck.replay.effects import Effect, effect_on_record
 from hnswcheck.salvaging.grade import NEVER, Grades
 from hnswcheck.salvaging.judged import Judged, Reasons
 from hnswcheck.salvaging.reason import Reason
@@ -57,7 +58,8 @@ def read_log(
     It had none where the last operation on the record was before it.
 
     Args:
-        rows: all that the log has of the collection, in order.
+        rows: all that the log has of the collection, in order, as
+            :func:`hnswcheck.store.wal.legible` has them.
         accounted: nothing up to this operation was updated or deleted, but what the log shows.
         complete: the log was never purged.
     """
@@ -105,25 +107,28 @@ def read_log(
 
 
 def _follow(history: _History, row: WalRow) -> None:
-    has_vector = row.vector_bytes is not None
+    """Go on by one row.
+
+    Asks of the records, as sqlite can tell whether it took a row: an add of one that is there
+    changes nothing, whatever an index of 0.4 made of it. A row that nobody can read takes away all
+    that was known of its id, and the next row that writes its vector is sure again.
+    """
     if row.obscure:
         history.exists, history.vector, history.sure, history.made = None, 0, True, 0
         history.obscure = True
         return
-    match row.operation:
-        case "add" if history.exists is not True:
-            history.vector, history.sure = row.seq_id, history.exists is False
-            history.made = row.seq_id if history.exists is False else 0
-            history.exists = True
-        case "upsert":
-            if history.exists is False:
-                history.made = row.seq_id
-            history.exists = True
-            if has_vector:
-                history.vector, history.sure = row.seq_id, True
-        case "update" if history.exists is not False and has_vector:
+    match effect_on_record(row, history.exists):
+        case Effect.CREATES:
+            history.exists, history.vector, history.sure = True, row.seq_id, True
+            history.made = row.seq_id
+        case Effect.CREATES_IF_ABSENT:
+            history.exists, history.vector, history.sure = True, row.seq_id, False
+            history.made = 0
+        case Effect.CREATES_OR_CHANGES:
+            history.exists, history.vector, history.sure = True, row.seq_id, True
+        case Effect.CHANGES | Effect.CHANGES_IF_THERE if row.vector_bytes is not None:
             history.vector, history.sure = row.seq_id, True
-        case "delete":
+        case Effect.DELETES | Effect.DELETES_IF_THERE:
             history.exists, history.vector, history.sure, history.made = False, 0, True, 0
             history.obscure = False
         case _:
