@@ -15,6 +15,7 @@ import numpy as np
 
 from hnswcheck.formats.arrays import Ints, Labels
 from hnswcheck.formats.strings import find
+from hnswcheck.replay.effects import Effect, effect_on_record
 from hnswcheck.salvaging.grade import NEVER
 from hnswcheck.salvaging.label_gaps import lay_out
 from hnswcheck.store.records import Records
@@ -88,20 +89,23 @@ class _Ids:
         return len(self.made) + len(self.old) + len(self.unplaced)
 
     def apply(self, row: WalRow) -> bool:
-        """Go on by one row; whether other ids are there then."""
-        exists = row.id in self
-        match row.operation:
-            case "delete" if exists:
+        """Go on by one row; whether other ids are there then.
+
+        Asks which ids the index has and in which order they were made, for which a row counts
+        whose vector nobody can read; and of which row each vector is, for which it does not.
+        """
+        match effect_on_record(row, row.id in self):
+            case Effect.DELETES:
                 self.deleted += row.id not in self.made
                 self.unplaced.discard(row.id)
                 for ids in (self.old, self.made, self.vectors):
                     ids.pop(row.id, None)
                 return True
-            case "add" | "upsert" if not exists:
+            case Effect.CREATES:
                 self.made[row.id] = None
                 self._write(row)
                 return True
-            case "update" | "upsert" if exists and (row.vector_bytes is not None or row.obscure):
+            case Effect.CHANGES if row.vector_bytes is not None or row.obscure:
                 self._write(row)
             case _:
                 pass
@@ -327,15 +331,19 @@ def _made_before(
     """The rowid of the last record that was certainly made before the flush.
 
     Rows are made in the order of the log: a record that is written later than one with a larger
-    rowid is made was there before.
+    rowid is made was there before. Asks which row may have made each record: the first since its
+    last delete that makes one where there is none.
     """
     known = int(records.rowids[records.seq_ids <= flushed].max(initial=-1 << 62))
     written: dict[bytes, int] = {}  # the first row that can have made it
     for row in pending:
-        if row.operation == "delete":
-            written.pop(row.id, None)
-        elif row.operation != "update":
-            written.setdefault(row.id, row.seq_id)
+        match effect_on_record(row, None):
+            case Effect.DELETES_IF_THERE:
+                written.pop(row.id, None)
+            case Effect.CREATES_IF_ABSENT | Effect.CREATES_OR_CHANGES:
+                written.setdefault(row.id, row.seq_id)
+            case _:
+                pass
     made = {int(records.rowids[place[id]]): seq for id, seq in written.items() if id in place}
     least = NEVER
     for rowid in sorted(made, reverse=True):
