@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hnswcheck.formats.arrays import Flags
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.strings import find
+from hnswcheck.replay.effects import Effect, Element, effect_on_element, effect_on_record
 from hnswcheck.store.releases import Release, counts_readded
 from hnswcheck.store.wal import WalRow
 
@@ -47,14 +48,70 @@ class Replay:
     blocked: tuple[bytes, ...] = ()
 
 
+@dataclass(slots=True)
+class _Elements:
+    """The elements that replay meets on its way, and what it does to them.
+
+    Attributes:
+        at: position in the id map of each id; None where replay handed out a new label.
+        handed_out: how many labels replay handed out.
+        alive: positions whose element replay wrote.
+        revived, blocked: see :class:`Replay`.
+    """
+
+    marks: Marks | None
+    release: Release
+    at: dict[bytes, int | None]
+    handed_out: int = 0
+    alive: set[int] = field(default_factory=set)
+    revived: set[int] = field(default_factory=set)
+    blocked: dict[bytes, None] = field(default_factory=dict)
+
+    def create(self, id: bytes) -> None:
+        """Hand out a label, which an element may have that the id map never named."""
+        self.at[id] = None
+        self.handed_out += 1
+        marks = self.marks
+        if marks and marks.last_label + self.handed_out in marks.dead_labels:
+            self._outcome(id, Effect.CREATES, Element.DELETED)
+
+    def write(self, id: bytes) -> None:
+        """Write a vector into the element of an id, and make it one that is live."""
+        position = self.at[id]
+        if self.marks is None or position is None:
+            return
+        element = self._element(self.marks, position)
+        if self._outcome(id, Effect.WRITES, element) is not Effect.FAILS:
+            self.alive.add(position)
+            if element is not Element.LIVE:
+                self.revived.add(position)
+
+    def delete(self, id: bytes) -> None:
+        """Mark the element of an id; the id map forgets it."""
+        position = self.at[id]
+        if self.marks is not None and position is not None:
+            self._outcome(id, Effect.DELETES, self._element(self.marks, position))
+
+    def _element(self, marks: Marks, position: int) -> Element:
+        if position in self.alive or not marks.undeletable[position]:
+            return Element.LIVE
+        return Element.DELETED if marks.tombstoned[position] else Element.ABSENT
+
+    def _outcome(self, id: bytes, effect: Effect, element: Element) -> Effect:
+        outcome = effect_on_element(effect, element, self.release)
+        if outcome is Effect.FAILS:
+            self.blocked[id] = None
+        return outcome
+
+
 def replay_index(
     rows: Sequence[WalRow], start: int, id_map: IdMap | None, marks: Marks | None, release: Release
 ) -> Replay:
     """Apply the rows past ``start`` to the ids of the index.
 
-    The rules are those of ``apply_log_chunk`` (rust/segment/src/local_hnsw.rs): add inserts an id
-    that is not there; upsert inserts or changes; update changes; delete removes one that is there
-    and marks its element, which fails where it is marked already.
+    Asks which ids the index has afterwards, how many labels that takes, and where an element that
+    is not live stands in the way. Ids come and go as those of records do; a row that Chroma cannot
+    read, which ends its replay, counts here as if it could.
 
     Args:
         marks: None where the elements were not read, or where replay starts a new index.
@@ -62,37 +119,20 @@ def replay_index(
     pending = [row for row in rows if row.seq_id > start]
     base = {} if id_map is None else find((r.id for r in pending), id_map.id_to_label.ids)
     present = {row.id: row.id in base for row in pending}
-    at: dict[bytes, int | None] = dict(base)  # None: a label that replay handed out
-    alive: set[int] = set()
-    revived: set[int] = set()
-    blocked: dict[bytes, None] = {}
-    handed_out = 0
-    revives = release.revives_tombstones
+    elements = _Elements(marks, release, dict(base))
     for row in pending:
-        position = at.get(row.id)
-        match row.operation:
-            case "add" | "upsert" if not present[row.id]:
-                present[row.id], at[row.id] = True, None
-                handed_out += 1
-                if marks and not revives and marks.last_label + handed_out in marks.dead_labels:
-                    blocked[row.id] = None
-            case "update" | "upsert" if present[row.id] and row.vector_bytes is not None:
-                if marks is None or position is None or position in alive:
-                    continue
-                if marks.tombstoned[position] and not revives:
-                    blocked[row.id] = None
-                    continue
-                if marks.undeletable[position]:  # a label without an element gets one
-                    revived.add(position)
-                alive.add(position)
-            case "delete" if present[row.id]:
+        match effect_on_record(row, present[row.id]):
+            case Effect.CREATES:
+                present[row.id] = True
+                elements.create(row.id)
+            case Effect.CHANGES if row.vector_bytes is not None:
+                elements.write(row.id)
+            case Effect.DELETES:
                 present[row.id] = False
-                if marks and position is not None and marks.undeletable[position]:
-                    if position not in alive:
-                        blocked[row.id] = None
-                    alive.discard(position)
+                elements.delete(row.id)
             case _:
                 pass
+    handed_out = elements.handed_out
     if id_map is not None and counts_readded(id_map.shape):
         handed_out = sum(row.operation in ("add", "upsert") for row in pending)
-    return Replay(handed_out, present, frozenset(revived), tuple(blocked))
+    return Replay(handed_out, present, frozenset(elements.revived), tuple(elements.blocked))

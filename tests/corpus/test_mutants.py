@@ -54,6 +54,13 @@ OTHER_LEVELS = {
 #: What checks build on, in rooms that judge nothing: modules and functions.
 BENEATH = {
     "replay.balance.balance",
+    "replay.effects.effect_on_element",
+    "replay.effects.effect_on_record",
+    "replay.index._Elements._element",
+    "replay.index._Elements._outcome",
+    "replay.index._Elements.create",
+    "replay.index._Elements.delete",
+    "replay.index._Elements.write",
     "replay.index.replay_index",
     "replay.records.count_pending",
     "replay.records.replay_records",
@@ -128,11 +135,6 @@ NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
         "replay.index.replay_index: never id_map is not None and counts_readded(id_map.shape)",
         "replay.index.replay_index: row.operation in ('add', 'upsert') ->"
         " row.operation not in ('add', 'upsert')",
-    ),
-    "1.5.9, a tombstoned element whose id has a pending update of its metadata"
-    " alone: no replay-blocked": (
-        "replay.index.replay_index: present[row.id] and row.vector_bytes is not"
-        " None -> present[row.id] or row.vector_bytes is not None",
     ),
     "METADATA's watermark below VECTOR's, and the log unpurged: lag from VECTOR's": (
         "checks.ledger.check_lag: row.seq_id > start -> row.seq_id >= start",
@@ -331,7 +333,8 @@ class Instrument(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         if self.function is None:
-            if self.chosen and f"{self.module}.{node.name}" not in self.chosen:
+            outer = [self.module, *(one.name for one in self.stack)]
+            if self.chosen and ".".join([*outer, node.name]) not in self.chosen:
                 return node
             self.names = {**self.constants, **_bindings(*ast.walk(node))}
             calls = [call for call in ast.walk(node) if _makes_finding(call)]
