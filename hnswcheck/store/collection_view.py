@@ -148,64 +148,139 @@ def read_collection_views(
         collections: those that have both segments.
         with_ids: read record ids and count the WAL, too.
     """
-    database = store.database
-    marks = read_watermarks(database)
-    counts = count_records(database)
-    heads: dict[str, tuple[Path | None, Peek, int]] = {}
-    firsts: dict[str, int] = {}
-    unreadable: dict[str, str] = {}
-    by_segment: dict[str, Collection] = {}
-    for c in collections:
-        assert c.vector is not None
-        assert c.metadata is not None
-        folder = segment_folder(store.root, c)
-        peek = Peek()
-        try:
-            peek = peek_id_map(folder) if folder else peek
-        except StoreUnreadable as error:
-            unreadable[c.id] = str(error)
-        start = replay_start(peek, marks.get(c.vector.id))
-        heads[c.id] = folder, peek, start
-        seen = marks.get(c.metadata.id)
-        firsts[c.id] = min(start, seen.value if seen else 0)
-        by_segment[c.metadata.id] = c
-    wal = read_wal(database, firsts, schema.release)
-    highest = highest_seq_id(database)
-    totals = read_wal_summary(database) if with_ids else None
-    in_order = [by_segment[segment].id for segment in sorted(by_segment, key=str.encode)]
-    all_rows = AllRows(database, schema.release, {c: (totals or {}).get(c, 0) for c in in_order})
-    aside = quarantined_folders(store.root)
-    history = cache(partial(read_history, database))
+    marks = read_watermarks(store.database)
+    places = [_place(store, collection, marks) for collection in collections]
+    waiting = {place.metadata: place for place in places}
+    common = _read_common(store, places, schema, with_ids)
+    if with_ids:
+        for segment, ids in read_record_ids(store.database, common.records, waiting.keys()):
+            yield common.view_of(waiting.pop(segment), ids)
+    for place in waiting.values():
+        yield common.view_of(place, lambda: Strings.of(()))
 
-    def view_of(segment: str, ids: Callable[[], Strings]) -> CollectionView:
-        c = by_segment.pop(segment)
-        assert c.vector
-        folder, peek, start = heads[c.id]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where one collection is, and where its replay begins; what its view says of it.
+
+    Attributes:
+        vector, metadata: ids of its segments.
+    """
+
+    collection: Collection
+    vector: str
+    metadata: str
+    folder: Path | None
+    peek: Peek
+    unreadable: str | None
+    vector_watermark: Watermark | None
+    metadata_watermark: Watermark | None
+
+    @property
+    def start(self) -> int:
+        return replay_start(self.peek, self.vector_watermark)
+
+    @property
+    def first(self) -> int:
+        """The seq_id after which one of its segments has rows to apply."""
+        seen = self.metadata_watermark
+        return min(self.start, seen.value if seen else 0)
+
+
+def _place(store: StoreView, collection: Collection, marks: Mapping[str, Watermark]) -> _Place:
+    assert collection.vector is not None
+    assert collection.metadata is not None
+    folder = segment_folder(store.root, collection)
+    peek, unreadable = Peek(), None
+    try:
+        peek = peek_id_map(folder) if folder else peek
+    except StoreUnreadable as error:
+        unreadable = str(error)
+    return _Place(
+        collection=collection,
+        vector=collection.vector.id,
+        metadata=collection.metadata.id,
+        folder=folder,
+        peek=peek,
+        unreadable=unreadable,
+        vector_watermark=marks.get(collection.vector.id),
+        metadata_watermark=marks.get(collection.metadata.id),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Common:
+    """What is read once for all collections.
+
+    Attributes:
+        records: rows of ``embeddings`` by metadata segment.
+        wal: the rows that are not applied yet, by collection.
+        wal_totals: all rows by collection; None where they were not counted.
+        aside: folders that were once a segment's, by vector segment.
+    """
+
+    database: Database
+    schema: Schema
+    records: Mapping[str, int]
+    wal: Mapping[str, Sequence[WalRow]]
+    wal_totals: Mapping[str, int] | None
+    highest: int
+    all_rows: AllRows
+    aside: Mapping[str, Sequence[Path]]
+    history: Callable[[], History]
+
+    def view_of(self, place: _Place, ids: Callable[[], Strings]) -> CollectionView:
+        """The view of one collection.
+
+        Args:
+            ids: gives its record ids.
+        """
+        collection, totals = place.collection, self.wal_totals
         return CollectionView(
-            collection=c,
-            folder=folder,
-            peek=peek,
-            start=start,
-            vector_watermark=marks.get(c.vector.id),
-            metadata_watermark=marks.get(segment),
-            records=counts.get(segment, 0),
+            collection=collection,
+            folder=place.folder,
+            peek=place.peek,
+            start=place.start,
+            vector_watermark=place.vector_watermark,
+            metadata_watermark=place.metadata_watermark,
+            records=self.records.get(place.metadata, 0),
             record_ids=ids,
-            wal=wal[c.id],
-            wal_total=None if totals is None else totals.get(c.id, 0),
-            highest=highest,
-            release=schema.release,
-            unreadable=unreadable.get(c.id),
-            read_all_wal=cache(lambda: legible(all_rows.of(c.id), c.dimension)),
-            aside=aside.get(c.vector.id, ()),
-            settings=partial(read_declared_settings, database, schema, c),
-            history=history,
+            wal=self.wal[collection.id],
+            wal_total=None if totals is None else totals.get(collection.id, 0),
+            highest=self.highest,
+            release=self.schema.release,
+            unreadable=place.unreadable,
+            read_all_wal=cache(partial(self._legible, collection)),
+            aside=self.aside.get(place.vector, ()),
+            settings=partial(read_declared_settings, self.database, self.schema, collection),
+            history=self.history,
         )
 
-    if with_ids:
-        for segment, ids in read_record_ids(database, counts, by_segment.keys()):
-            yield view_of(segment, ids)
-    for segment in list(by_segment):
-        yield view_of(segment, lambda: Strings.of(()))
+    def _legible(self, collection: Collection) -> Sequence[WalRow]:
+        return legible(self.all_rows.of(collection.id), collection.dimension)
+
+
+def _read_common(
+    store: StoreView, places: Sequence[_Place], schema: Schema, with_ids: bool
+) -> _Common:
+    database = store.database
+    records = count_records(database)
+    wal = read_wal(database, {p.collection.id: p.first for p in places}, schema.release)
+    highest = highest_seq_id(database)
+    totals = read_wal_summary(database) if with_ids else None
+    in_order = [p.collection.id for p in sorted(places, key=lambda p: p.metadata.encode())]
+    sizes = {collection: (totals or {}).get(collection, 0) for collection in in_order}
+    return _Common(
+        database=database,
+        schema=schema,
+        records=records,
+        wal=wal,
+        wal_totals=totals,
+        highest=highest,
+        all_rows=AllRows(database, schema.release, sizes),
+        aside=quarantined_folders(store.root),
+        history=cache(partial(read_history, database)),
+    )
 
 
 def replay_start(peek: Peek, mark: Watermark | None) -> int:
