@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
 from operator import call, length_hint
@@ -35,6 +35,34 @@ OPS_PER_BYTE = 10
 Row = tuple[object, ...]
 
 
+class _Allowance:
+    """How long a statement may run: so many instructions of sqlite, and until so late.
+
+    sqlite calls a progress handler every :data:`OPS_PER_CALLBACK` instructions and stops the
+    statement where it gets something true. The handler does what this would::
+
+        def stop() -> bool:
+            if self.callbacks == 0:
+                return True
+            self.callbacks -= 1
+            return time.monotonic() > deadline
+
+    but no Python runs in it, as sqlite throws away what a Python handler raises: Ctrl-C and
+    SIGALRM, whose handlers Python runs at its next instruction, would be lost there. So it is
+    ``__next__`` of an iterator that is built of iterators in C.
+    """
+
+    def __init__(self, callbacks: int, deadline: float) -> None:
+        self._clocks = repeat(time.monotonic, callbacks)
+        late = map(deadline.__lt__, map(call, self._clocks))
+        self.stop: Callable[[], bool] = chain(late, repeat(True)).__next__
+
+    @property
+    def callbacks(self) -> int:
+        """How many more calls of the handler the statement may run for."""
+        return length_hint(self._clocks)
+
+
 class Database:
     """chroma.sqlite3, read one short statement at a time so that no writer has to wait long.
 
@@ -43,7 +71,7 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection, size: int) -> None:
         self._connection = connection
-        self._budget = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
+        self._callbacks = (OPS_FIXED + OPS_PER_BYTE * size) // OPS_PER_CALLBACK
         self._deadline = math.inf
         connection.text_factory = bytes
         for pragma in ("query_only=1", "trusted_schema=0", "cell_size_check=1", "temp_store=2"):
@@ -59,16 +87,14 @@ class Database:
             SqliteBusy, SqliteDamaged, SchemaUnknown, NotAChromaStore, StoreUnreadable.
             StoreChanged: within a snapshot, when it would take too long.
         """
-        # No Python runs within a statement: what a signal handler raised there would be lost.
-        allowed = repeat(time.monotonic, self._budget)
-        stop = chain(map(self._deadline.__lt__, map(call, allowed)), repeat(True)).__next__
-        self._connection.set_progress_handler(stop, OPS_PER_CALLBACK)
+        allowance = _Allowance(self._callbacks, self._deadline)
+        self._connection.set_progress_handler(allowance.stop, OPS_PER_CALLBACK)
         try:
             if self._too_long():
                 raise sqlite3.OperationalError("interrupted")
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            if self._too_long() and length_hint(allowed):
+            if self._too_long() and allowance.callbacks:
                 raise StoreChanged("reading on would have kept a writer waiting") from error
             raise translated(error) from error
 
