@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import pickle
 import pickletools
 import resource
@@ -22,6 +21,7 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 import pytest
+from environments import python_of
 from oracle import Engine, Oracle
 from pickles import dumps_python, dumps_rust
 from reader import Segment, collections
@@ -42,7 +42,6 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 WORKER = SUPPORT / "rebuild_worker.py"
-ENVIRONMENTS = os.environ.get("HNSWCHECK_ENVS")
 HERE = "1.5.9"
 VERSIONS = (HERE, "1.0.20", "0.6.3", "0.5.23", "0.4.24")
 SPACES = ("l2", "cosine", "ip")
@@ -53,14 +52,6 @@ ROUNDING = 3e-7
 
 def line_of(version: str) -> str:
     return version[:3]
-
-
-def python_of(version: str) -> str:
-    if version == HERE:
-        return sys.executable
-    if ENVIRONMENTS is None:
-        pytest.skip("HNSWCHECK_ENVS does not say where other versions of chromadb are")
-    return str(Path(ENVIRONMENTS, f"c{version}", "bin", "python"))
 
 
 def fewest(version: str) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pytest
+from environments import python_of
 from stores import (
     environment,
     expectation,
@@ -425,15 +426,6 @@ LINES = [
     for version in ("1.5.9", "1.0.20", "0.6.3", "0.5.23", "0.4.24")
     for space in ("l2", "cosine")
 ]
-
-
-def python_of(version: str) -> str:
-    if version == "1.5.9":
-        return sys.executable
-    environments = os.environ.get("HNSWCHECK_ENVS")
-    if environments is None:
-        pytest.skip("HNSWCHECK_ENVS does not say where other versions of chromadb are")
-    return str(Path(environments, f"c{version}", "bin", "python"))
 
 
 @pytest.mark.usefixtures("chroma")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from environments import VERSIONS
 from stores import NAMES, unpack
 
 from hnswcheck.formats.header import Header, parse_header
@@ -28,8 +29,6 @@ from hnswcheck.store.database import connect
 from hnswcheck.store.releases import RELEASES, Release, release_of
 from hnswcheck.store.schema import read_schema
 
-#: The version of each line that wrote its fixtures.
-VERSIONS = {"0.4": "0.4.24", "0.5": "0.5.23", "0.6": "0.6.3", "1.0": "1.0.20", "1.5": "1.5.9"}
 #: Fixtures that show more than what one release does when nothing goes wrong.
 OTHERS = ("damaged", "upgraded", "killed", "interrupted", "two-writers", "wedged")
 
