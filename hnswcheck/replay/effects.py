@@ -13,6 +13,9 @@ delete   is ignored        deletes             deletes, or is ignored
 *index* has nothing else than vectors: an update without one is ignored there, and a row whose
 vector nobody can read does what nobody knows. Ids come and go on both sides alike.
 
+Effects know no batches, as 0.4 does: it drops an add of an id that the same batch deletes, so that
+its index lacks a record until the next add, which it takes.
+
 A row that Chroma cannot read at all ends the replay: :func:`hnswcheck.store.wal.row_fault` says
 which. Here a row has the effect that it has once it is read.
 
