@@ -6,7 +6,7 @@ small index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import BinaryIO
 
 from hnswcheck.formats.arrays import Ints, Labels
@@ -100,15 +100,8 @@ def write_instance(
     numbers = {b"dimensionality": dimension, b"total_elements_added": last_label}
     if max_seq_id is not None:
         numbers[b"max_seq_id"] = max_seq_id
-    head = [
-        *(_put(_short_text(name)) for name in PERSISTENT_DATA),
-        _put(bytes([STACK_GLOBAL])),
-        _put(bytes([EMPTY_TUPLE, NEWOBJ])),
-        _put(bytes([EMPTY_DICT])),
-    ]
-    attributes = [_put(_short_text(name)) + _number(value) for name, value in numbers.items()]
-    # The memo counts what was put into it: all that, the name of the first map, and the map.
-    first_id = len(head) + len(attributes) + 2
+    head, memorised = _head(numbers)
+    first_id = memorised + 2  # after the name of the first map, and the map
 
     def texts(start: int, stop: int) -> Iterable[bytes]:
         return (_put(_short_text(ids[i])) for i in range(start, stop))
@@ -116,19 +109,13 @@ def write_instance(
     def texts_again(start: int, stop: int) -> Iterable[bytes]:
         return map(_get, range(first_id + start, first_id + stop))
 
-    def label_numbers(start: int, stop: int) -> Iterable[bytes]:
-        return map(_number, labels[start:stop].tolist())
-
-    def writes(start: int, stop: int) -> Iterable[bytes]:
-        return map(_number, seq_ids[start:stop].tolist())
-
     file.write(bytes([PROTO, PYTHON_PROTOCOL]))
     frames = _Frames(file)
-    frames.write(b"".join(head) + bytes([MARK]) + b"".join(attributes))
+    frames.write(head)
     for name, keys, values in (
-        (b"id_to_label", texts, label_numbers),
-        (b"label_to_id", label_numbers, texts_again),
-        (b"id_to_seq_id", texts_again, writes),
+        (b"id_to_label", texts, _numbers(labels)),
+        (b"label_to_id", _numbers(labels), texts_again),
+        (b"id_to_seq_id", texts_again, _numbers(seq_ids)),
     ):
         frames.write(_put(_short_text(name)) + _put(bytes([EMPTY_DICT])))
         for batch in _batches(len(ids), keys, values):
@@ -136,6 +123,23 @@ def write_instance(
             frames.write(batch + bytes([SETITEM]) if alone else bytes([MARK]) + batch + _SET)
     frames.write(_SET + bytes([BUILD, STOP]))
     frames.end()
+
+
+def _head(numbers: Mapping[bytes, int]) -> tuple[bytes, int]:
+    """The object and its attributes that are numbers; and how many things the memo then holds."""
+    made = [
+        *(_put(_short_text(name)) for name in PERSISTENT_DATA),
+        _put(bytes([STACK_GLOBAL])),
+        _put(bytes([EMPTY_TUPLE, NEWOBJ])),
+        _put(bytes([EMPTY_DICT])),
+    ]
+    attributes = [_put(_short_text(name)) + _number(value) for name, value in numbers.items()]
+    head = b"".join(made) + bytes([MARK]) + b"".join(attributes)
+    return head, len(made) + len(attributes)
+
+
+def _numbers(values: Ints | Labels) -> Column:
+    return lambda start, stop: map(_number, values[start:stop].tolist())
 
 
 def _batches(count: int, keys: Column, values: Column) -> Iterable[bytes]:
