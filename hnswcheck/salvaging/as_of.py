@@ -1,12 +1,14 @@
-"""Of which moment is a segment folder?
+"""After which operation was a segment folder written?
 
-Account 1 tells of the segment's own: if both sides name the same records once the log is replayed
-from the watermark, it is of that moment. Of a folder that was moved aside the manifest tells.
+Proves it from the record balance for the segment's own folder: if folder and sqlite name the same
+records once the log is replayed from the watermark, the folder is of the watermark. Of a folder
+that was moved aside the manifest tells, which kept its watermark and its balance.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,13 +23,27 @@ from hnswcheck.store.records import Records
 from hnswcheck.store.watermarks import watermark
 
 
-def folder_as_of(
-    folder: Path, id_map: IdMap, records: Records, view: CollectionView
-) -> tuple[int | None, bool, bool]:
-    """Of which moment a folder is.
+class FolderAsOf(NamedTuple):
+    """The moment that a folder is of.
 
-    The operation that it was written after, if that is certain; whether the log covers all that
-    came since; and whether account 1 balances.
+    Attributes:
+        seq_id: the last operation that it reflects, with all before; None if that is not certain.
+        covered: the log has all that came since.
+        balanced: folder and sqlite name the same records once the log is replayed.
+    """
+
+    seq_id: int | None
+    covered: bool
+    balanced: bool
+
+    @classmethod
+    def unknown(cls, balanced: bool = False) -> FolderAsOf:
+        """Nothing is certain."""
+        return cls(None, covered=False, balanced=balanced)
+
+
+def folder_as_of(folder: Path, id_map: IdMap, records: Records, view: CollectionView) -> FolderAsOf:
+    """The operation that a folder was written after, if that is certain.
 
     Args:
         records: after replay.
@@ -35,18 +51,18 @@ def folder_as_of(
     if folder == view.folder:
         complete, balanced = _balances(id_map, records, view)
         if complete and view.start <= view.highest:
-            return view.start, True, balanced
-        return None, False, balanced
+            return FolderAsOf(view.start, covered=True, balanced=balanced)
+        return FolderAsOf.unknown(balanced)
     manifest = next(manifests_of([folder]), None)
-    if manifest is None or manifest.missing != 0 or manifest.strangers != ():
-        return None, False, False
-    if manifest.watermark is None:
-        return None, False, False
+    if manifest is None or manifest.watermark is None:
+        return FolderAsOf.unknown()
+    if manifest.missing != 0 or manifest.strangers != ():
+        return FolderAsOf.unknown()
     mark = watermark(manifest.watermark.raw)
     if not mark.is_number(view.release) or mark.value > manifest.highest_seq_id:
-        return None, False, False
+        return FolderAsOf.unknown()
     never_flushed_since = view.vector_watermark is None and not view.peek.present
-    return mark.value, never_flushed_since, False
+    return FolderAsOf(mark.value, covered=never_flushed_since, balanced=False)
 
 
 def _balances(id_map: IdMap, records: Records, view: CollectionView) -> tuple[bool, bool]:

@@ -1,8 +1,12 @@
-"""What a folder proves by its id map."""
+"""Whose the elements are, by the id map of their folder.
+
+Proves it from agreement: id map and elements are of one history, each accounts for the other, and
+the log contradicts neither. When they were written the watermark tells.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +15,8 @@ from hnswcheck.formats.arrays import Flags, Ints
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import repeated_labels
 from hnswcheck.formats.strings import Strings, find, positions
-from hnswcheck.salvaging.as_of import folder_as_of
+from hnswcheck.salvaging.as_of import FolderAsOf, folder_as_of
+from hnswcheck.salvaging.damaged_segment import DamagedSegment
 from hnswcheck.salvaging.evidence import Evidence, flagged
 from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grade import NEVER
@@ -40,64 +45,116 @@ def completed(evidence: Evidence, id_map: IdMap) -> IdMap:
 
 
 def by_id_map(evidence: Evidence, id_map: IdMap, disputed: Flags) -> FolderAssignment:
-    """What follows from the id map.
+    """Give each record the element whose label the id map has for it, and say what that proves.
+
+    The id map alone proves nothing: it may be of another moment than the elements, of another
+    collection, or of several writers. So it has to be of one history with the elements, it has to
+    account for all of them, and the log must not contradict it. What then tells when the folder was
+    written is the watermark (see :mod:`hnswcheck.salvaging.as_of`).
 
     Args:
         disputed: bool (pairs,): the file contradicts itself in these.
     """
-    folder, records = evidence.folder, evidence.records
-    placement = place(folder.elements, id_map)
-    pairs = id_map.id_to_label
-    at = positions(records.ids, pairs.ids)
-    mapped = at >= 0
-    element, labels = at.copy(), at.copy()
-    element[mapped] = placement.element[at[mapped]]
-    labels[mapped] = pairs.labels[at[mapped]]
-    absent = id_map.id_to_label.labels[placement.element < 0]
-    cut_off = 0 < len(absent) <= folder.lacking
-    total = max(0, id_map.total_elements_added or 0)
-    stray = placement.unmapped & (folder.elements.labels <= np.uint64(total))
-    as_of, covered, balanced = None, False, False
-    if id_map.problem is None:
-        as_of, covered, balanced = folder_as_of(folder.path, id_map, records, evidence.view)
-    mixed = _is_mixed(evidence, id_map, absent, cut_off, labels, element, balanced)
-    counted = len(folder.elements.labels) + folder.lacking
+    named = _named(evidence, id_map)
     whole_map = id_map.problem is None
-    unnamed = np.ones(len(pairs.ids), bool)
-    unnamed[at[mapped]] = False
-    others = np.flatnonzero(unnamed)
-    unknown = pairs.labels[others[evidence.are_unknown(pairs.ids.take(others))]]
+    as_of = FolderAsOf.unknown()
+    if whole_map:
+        as_of = folder_as_of(evidence.folder.path, id_map, evidence.records, evidence.view)
+    mixed = _is_mixed(evidence, id_map, named, as_of.balanced)
+    one_history = not (mixed or (whole_map and named.has_stray_elements) or evidence.folder.beyond)
+    whole_account = one_history and _accounts_for_all(evidence.folder, id_map, named)
+    torn = whole_account and evidence.folder.torn
+    when = as_of.seq_id
+    if not one_history or (len(named.absent) and not torn):
+        when = None
+    if when is not None and not _agrees_with_log(evidence, named, when):
+        when = None
+    unknown = _labels_of_unknown_ids(evidence, id_map, named)
     # Had they been deleted since, none of these records were made before them and never deleted.
-    newer = unknown.min(initial=NEVER) < labels[evidence.log.ever & mapped].max(initial=0)
-    one_history = not (mixed or (whole_map and stray.any()) or folder.beyond)
-    whole_account = one_history and total == counted and (cut_off or not len(absent))
-    torn = whole_account and folder.torn
-    if not one_history or (len(absent) and not torn):
-        as_of = None
-    if as_of is not None and not _agrees_with_log(evidence, element, mapped, as_of):
-        as_of = None
+    oldest_unknown = int(unknown.min(initial=NEVER))
+    newest_known = int(named.labels[evidence.log.ever & named.mapped].max(initial=0))
+    newer = oldest_unknown < newest_known
     return evidence.assignment(
-        element,
-        mapped,
+        named.element,
+        named.mapped,
         whole_map=whole_map,
         names_unknown_ids=len(unknown) > 0,
         mixed=mixed,
-        belongs=not newer and evidence.belongs(element, mapped, whole_account),
-        as_of=as_of,
-        covered=covered,
-        disputed=flagged(disputed, at),
+        belongs=not newer and evidence.belongs(named.element, named.mapped, whole_account),
+        as_of=when,
+        covered=as_of.covered,
+        disputed=flagged(disputed, named.pair),
     )
 
 
-def _is_mixed(
-    evidence: Evidence,
-    id_map: IdMap,
-    absent: Ints,
-    cut_off: bool,
-    labels: Ints,
-    element: Ints,
-    balanced: bool,
-) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """What an id map names, laid beside the n records.
+
+    Attributes:
+        pair: int64 (n,): the pair of each record, -1 for none.
+        labels: int64 (n,): its label, -1 for none.
+        element: int64 (n,): the element with that label, -1 for none.
+        absent: int64: labels that the id map has and no element.
+        cut_off: some are, and not more than elements are lacking.
+        has_stray_elements: an element has a label that was handed out, but no id.
+    """
+
+    pair: Ints
+    labels: Ints
+    element: Ints
+    absent: Ints
+    cut_off: bool
+    has_stray_elements: bool
+
+    @property
+    def mapped(self) -> Flags:
+        """bool (n,): the id map names the record."""
+        return np.asarray(self.pair >= 0)
+
+
+def _named(evidence: Evidence, id_map: IdMap) -> _Named:
+    """Lay an id map beside records and elements."""
+    folder, pairs = evidence.folder, id_map.id_to_label
+    placement = place(folder.elements, id_map)
+    pair = positions(evidence.records.ids, pairs.ids)
+    mapped = pair >= 0
+    labels, element = pair.copy(), pair.copy()
+    labels[mapped] = pairs.labels[pair[mapped]]
+    element[mapped] = placement.element[pair[mapped]]
+    absent = pairs.labels[placement.element < 0]
+    handed_out = folder.elements.labels <= np.uint64(_handed_out(id_map))
+    return _Named(
+        pair=pair,
+        labels=labels,
+        element=element,
+        absent=absent,
+        cut_off=0 < len(absent) <= folder.lacking,
+        has_stray_elements=bool((placement.unmapped & handed_out).any()),
+    )
+
+
+def _handed_out(id_map: IdMap) -> int:
+    """How many labels the index handed out, by the id map; 0 where that is not known."""
+    return max(0, id_map.total_elements_added or 0)
+
+
+def _accounts_for_all(folder: DamagedSegment, id_map: IdMap, named: _Named) -> bool:
+    """Whether as many elements are there as labels were handed out, or were before a cut."""
+    elements = len(folder.elements.labels) + folder.lacking
+    return _handed_out(id_map) == elements and (named.cut_off or not len(named.absent))
+
+
+def _labels_of_unknown_ids(evidence: Evidence, id_map: IdMap, named: _Named) -> Ints:
+    """int64: the labels of ids that neither sqlite nor the log knows."""
+    pairs = id_map.id_to_label
+    of_no_record = np.ones(len(pairs.ids), bool)
+    of_no_record[named.pair[named.mapped]] = False
+    others = np.flatnonzero(of_no_record)
+    return pairs.labels[others[evidence.are_unknown(pairs.ids.take(others))]]
+
+
+def _is_mixed(evidence: Evidence, id_map: IdMap, named: _Named, balanced: bool) -> bool:
     """Whether labels cannot be those of one history.
 
     In one history each label is one element's, labels that are not there yet are larger than
@@ -106,11 +163,14 @@ def _is_mixed(
     stored = evidence.folder.elements.labels
     if evidence.folder.pages_lost or len(repeated_labels(stored)):
         return True
-    if len(absent) and not cut_off and len(stored) and int(absent.min()) <= int(stored.max()):
+    absent = named.absent
+    below = len(stored) > 0 and len(absent) > 0 and int(absent.min()) <= int(stored.max())
+    if below and not named.cut_off:
         return True
     if not labels_follow_rows(id_map.shape) or balanced:
         return False
-    there = np.flatnonzero(element >= 0)
+    labels = named.labels
+    there = np.flatnonzero(named.element >= 0)
     if (np.diff(labels[there]) > 0).all():
         return False
     # An index that was begun anew hands out labels again to old records that are written.
@@ -120,9 +180,14 @@ def _is_mixed(
     return not (ordered and begun_anew(labels >= 0, evidence.records).any())
 
 
-def _agrees_with_log(evidence: Evidence, element: Ints, mapped: Flags, as_of: int) -> bool:
-    """Whether what the log still has of the time before says the same, or could by its ids."""
+def _agrees_with_log(evidence: Evidence, named: _Named, as_of: int) -> bool:
+    """Whether what the log still has of the time before says the same, or could by its ids.
+
+    Args:
+        as_of: the last operation that the folder reflects.
+    """
     rows = evidence.logged(as_of)
     at = find(rows, evidence.records.ids)
+    element = named.element
     places = {rows[record]: int(element[i]) for record, i in at.items() if element[i] >= 0}
-    return all(evidence.compared(places)) if places else evidence.is_no_others(mapped)
+    return all(evidence.compared(places)) if places else evidence.is_no_others(named.mapped)

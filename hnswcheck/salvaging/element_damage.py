@@ -1,4 +1,8 @@
-"""What damage did to the vectors of a folder, or may have done."""
+"""Which elements of a folder damage has reached, or may have reached.
+
+Tells it from the elements alone: from vectors that cannot be, from links that lead nowhere, and
+from labels and norms that Chroma never wrote so.
+"""
 
 from __future__ import annotations
 
@@ -39,45 +43,89 @@ class ElementDamage:
 
 
 def damage_of(folder: DamagedSegment) -> ElementDamage:
-    """Look at every element.
+    """Look at every element of a folder, once, a chunk at a time."""
+    look = _Look.at(folder)
+    _visit(folder, look.visit)
+    held = len(folder.elements.labels)
+    faulty = np.zeros(held, bool)
+    for places in look.faults.elements.values():
+        faulty[places] = True
+    scaleless, norms_lost = _norms_lost(folder)
+    return ElementDamage(faulty, look.doubtful, scaleless, norms_lost)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What a reader of all elements notes.
 
     What came upon a vector from before it changed the links of the same element, and the last of
     them for certain. Of pages that a loss of power took, zeros are left within large vectors too:
     these count where a label was lost as well.
-    """
-    header, labels = folder.header, folder.elements.labels
-    held = len(labels)
-    limit = GROWN * max(folder.room, held + folder.lacking)
-    faults, doubtful = VectorFaults(folder.norms), folder.relabelled.copy()
-    changed = folder.relabelled | (labels == 0) | (labels > held + folder.lacking)
-    behind = np.append(False, changed)[:-1]
-    sectors = bool(changed.any())
 
-    def visit(chunk: Chunk) -> None:
+    Attributes:
+        limit: no link of a sound element leads to an element with this number or a larger one.
+        faults: vectors that cannot be what Chroma stored.
+        doubtful: bool (held,): damage may have reached the element.
+        behind_changed: bool (held,): the label of the element before it was changed.
+        sectors_lost: some label was changed, so that whole sectors may be lost.
+    """
+
+    header: Header
+    limit: int
+    faults: VectorFaults
+    doubtful: Flags
+    behind_changed: Flags
+    sectors_lost: bool
+
+    @classmethod
+    def at(cls, folder: DamagedSegment) -> _Look:
+        """Before the first element."""
+        labels = folder.elements.labels
+        counted = len(labels) + folder.lacking
+        changed = folder.relabelled | (labels == 0) | (labels > counted)
+        return cls(
+            header=folder.header,
+            limit=GROWN * max(folder.room, counted),
+            faults=VectorFaults(folder.norms),
+            doubtful=folder.relabelled.copy(),
+            behind_changed=np.append(False, changed)[:-1],
+            sectors_lost=bool(changed.any()),
+        )
+
+    def visit(self, chunk: Chunk) -> None:
+        """Look at some elements."""
         chunk.elements["flags"] = 0  # a delete mark may be damage, too
-        faults.visit(chunk)
+        self.faults.visit(chunk)
         part = slice(chunk.first, chunk.first + len(chunk.elements))
         links, degrees = chunk.elements["neighbours"], chunk.elements["degree"]
-        outside = links >= limit
+        outside = links >= self.limit
         if outside.any():
-            last = links.shape[1] - 1 - np.argmax(links[:, ::-1] != 0, axis=1)
-            doubtful[part] |= outside[np.arange(len(links)), last]
-        if sectors:
+            last_used = links.shape[1] - 1 - np.argmax(links[:, ::-1] != 0, axis=1)
+            self.doubtful[part] |= outside[np.arange(len(links)), last_used]
+        if self.sectors_lost:
             used = np.arange(links.shape[1]) < degrees[:, None]
             unsound = (degrees == 0) | (degrees > links.shape[1]) | (used & outside).any(axis=1)
-            doubtful[part] |= (behind[part] & unsound) | _with_empty_sectors(chunk, header)
+            self.doubtful[part] |= self.behind_changed[part] & unsound
+            self.doubtful[part] |= _with_empty_sectors(chunk, self.header)
 
-    _visit(folder, visit)
-    faulty = np.zeros(held, bool)
-    for places in faults.elements.values():
-        faulty[places] = True
-    if folder.norms is None:
-        return ElementDamage(faulty, doubtful, np.zeros(held, bool), norms_lost=False)
+
+def _norms_lost(folder: DamagedSegment) -> tuple[Flags, bool]:
+    """Which elements have no norm that Chroma would write, and whether length.bin is older.
+
+    It is older where it ends before the elements, where the last one has no norm, or where more
+    lack one than damage explains.
+
+    Returns:
+        bool (held,), and whether length.bin is older than the elements.
+    """
+    held = len(folder.elements.labels)
+    if folder.norms is None:  # not cosine: nothing was divided by a norm
+        return np.zeros(held, bool), False
     norms = folder.norms[:held]
-    scaleless = (norms != 0) & ~((norms > LEAST_NORM) & (norms < MOST_NORM))
-    old = np.count_nonzero(scaleless) > EXCEPTIONS or scaleless[-1:].any()
-    scaleless |= np.arange(held) >= folder.known_norms
-    return ElementDamage(faulty, doubtful, scaleless, bool(old) or folder.known_norms < held)
+    impossible = (norms != 0) & ~((norms > LEAST_NORM) & (norms < MOST_NORM))
+    older = bool(np.count_nonzero(impossible) > EXCEPTIONS or impossible[-1:].any())
+    missing = np.arange(held) >= folder.known_norms
+    return impossible | missing, older or folder.known_norms < held
 
 
 def _with_empty_sectors(chunk: Chunk, header: Header) -> Flags:

@@ -1,9 +1,9 @@
-"""What proves that a vector is the record's own?
+"""The grade of each vector of a folder, and the reason: the one place that decides.
 
 A record's vector is what its last operation with a vector wrote. The log knows the latest ones; an
-element of a segment knows what was true when the segment was written. So all depends on *when*
-that was: a label alone proves nothing (a skewed backup holds vectors from before an update), and
-after two writers not even whose vector it is.
+element of a folder shows what was true when the folder was written. So all depends on when that
+was. A label alone proves nothing: a skewed backup holds vectors from before an update, and after
+two writers a label may be another record's.
 """
 
 from __future__ import annotations
@@ -20,45 +20,91 @@ from hnswcheck.store.records import Records
 
 
 def judge_folder(folder: FolderAssignment, records: Records, log: LogEvidence) -> Judged:
-    """How good the folder's vector of each record is, and why."""
-    there = (folder.element >= 0) & ~folder.damaged
-    judged = Judged.nowhere(len(there))
+    """How good the folder's vector of each record is, and why.
+
+    Either the moment of the folder is known, which decides about each record; or it is bounded by
+    what the folder has and what it lacks. Then what speaks against single elements takes proof
+    away. Of several histories no label proves anything.
+    """
+    has_vector = (folder.element >= 0) & ~folder.damaged
+    judged = Judged.nowhere(len(has_vector))
     judged.give((folder.element >= 0) & folder.damaged, Reason.VECTOR_DAMAGED)
     if folder.mixed:
-        judged.give(there, Reason.HISTORIES_MIXED)
-        judged.give(there & folder.label_twice, Reason.LABEL_TWICE)
+        judged.give(has_vector, Reason.HISTORIES_MIXED)
+        judged.give(has_vector & folder.label_twice, Reason.LABEL_TWICE)
         return judged
     if folder.as_of is not None:
-        current = records.seq_ids <= folder.as_of
-        judged.give(there, Reason.WRITTEN_SINCE)
-        sure = Reason.ORDER_CONFIRMED if folder.by_order else Reason.IDS_AGREE
-        judged.give(there & (current | (folder.covered & ~log.obscure)), sure)
-    else:
-        judged.give(there, Reason.NO_EVIDENCE)
-        # The folder is older than every record that was made after it ...
-        lacking = ~folder.mapped & folder.whole_map
-        later = lacking & ~begun_anew(folder.mapped, records)
-        if folder.names_unknown_ids and not later.any():  # or it is newer than sqlite
-            judged.give(there, Reason.FOLDER_NEWER)
-            return judged
-        before = int(made_by(records)[later].min(initial=NEVER))
-        # ... and no older than any that it has, unless that was made again since. In one history.
-        after = int(made_from(records, log)[there].max(initial=0))
-        if after >= before:
-            judged.give(there, Reason.HISTORIES_MIXED)
-            return judged
-        judged.give(there & (records.seq_ids >= before), Reason.WRITTEN_SINCE)
-        if folder.belongs:
-            judged.give(there & (records.seq_ids <= folder.after), Reason.FOLDER_NOT_OLDER)
-            judged.give(there & only_made(records, log), Reason.NEVER_CHANGED)
+        _judge_at(folder.as_of, judged, has_vector, folder, records, log)
+    elif not _judge_by_bounds(judged, has_vector, folder, records, log):
+        return judged
     proven = judged.grades == Grade.PROVEN
+    judged.give(proven & folder.guessed, Reason.BY_ORDER)
+    judged.give(proven & folder.disputed, Reason.ID_MAP_DISPUTED)
     judged.give(proven & folder.scaleless, Reason.LENGTH_UNKNOWN)
-    judged.give(proven & ~folder.scaleless & folder.guessed, Reason.BY_ORDER)
-    judged.give(proven & ~folder.scaleless & folder.disputed, Reason.ID_MAP_DISPUTED)
-    judged.give(there & folder.doubtful, Reason.DAMAGE_NEAR)
-    judged.give(there & folder.tombstoned, Reason.DELETE_MARK)
-    judged.give(there & folder.doubtful & folder.label_twice, Reason.LABEL_TWICE)
+    judged.give(has_vector & folder.doubtful, Reason.DAMAGE_NEAR)
+    judged.give(has_vector & folder.tombstoned, Reason.DELETE_MARK)
+    judged.give(has_vector & folder.doubtful & folder.label_twice, Reason.LABEL_TWICE)
     return judged
+
+
+def _judge_at(
+    as_of: int,
+    judged: Judged,
+    has_vector: Flags,
+    folder: FolderAssignment,
+    records: Records,
+    log: LogEvidence,
+) -> None:
+    """Judge by the moment of the folder: it has the vector of what was not written since.
+
+    Where the log has all that came since, its own vectors are the newer ones, and what it wrote no
+    vector of still has that of the folder; unless a row that nobody can read wrote one.
+
+    Args:
+        as_of: the last operation that the folder reflects.
+        has_vector: bool (n,): the folder has a vector of the record that can be.
+    """
+    judged.give(has_vector, Reason.WRITTEN_SINCE)
+    current = records.seq_ids <= as_of
+    sure = Reason.ORDER_CONFIRMED if folder.by_order else Reason.IDS_AGREE
+    judged.give(has_vector & (current | (folder.covered & ~log.obscure)), sure)
+
+
+def _judge_by_bounds(
+    judged: Judged,
+    has_vector: Flags,
+    folder: FolderAssignment,
+    records: Records,
+    log: LogEvidence,
+) -> bool:
+    """Judge a folder of an unknown moment by the operations before and after which it was written.
+
+    It was written before every record that it lacks was made, unless it was begun anew; and not
+    before any record that it has, in one history. Ids that sqlite lacks may be of later records: if
+    the folder lacks none either, it may be newer than sqlite, and hold later vectors.
+
+    Args:
+        has_vector: bool (n,): the folder has a vector of the record that can be.
+
+    Returns:
+        whether single elements can still be judged.
+    """
+    judged.give(has_vector, Reason.NO_EVIDENCE)
+    lacking = ~folder.mapped & folder.whole_map
+    made_later = lacking & ~begun_anew(folder.mapped, records)
+    if folder.names_unknown_ids and not made_later.any():
+        judged.give(has_vector, Reason.FOLDER_NEWER)
+        return False
+    before = int(made_by(records)[made_later].min(initial=NEVER))
+    not_before = int(made_from(records, log)[has_vector].max(initial=0))
+    if not_before >= before:
+        judged.give(has_vector, Reason.HISTORIES_MIXED)
+        return False
+    judged.give(has_vector & (records.seq_ids >= before), Reason.WRITTEN_SINCE)
+    if folder.belongs:
+        judged.give(has_vector & (records.seq_ids <= folder.after), Reason.FOLDER_NOT_OLDER)
+        judged.give(has_vector & only_made(records, log), Reason.NEVER_CHANGED)
+    return True
 
 
 def only_made(records: Records, log: LogEvidence) -> Flags:

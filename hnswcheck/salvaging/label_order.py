@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hnswcheck.formats.arrays import Ints, Labels
+from hnswcheck.formats.arrays import Flags, Ints, Labels
 from hnswcheck.formats.strings import find
 from hnswcheck.replay.effects import Effect, effect_on_record
 from hnswcheck.salvaging.grade import NEVER
@@ -141,6 +141,16 @@ class _Trial:
 
 @dataclass(slots=True)
 class _Search:
+    """The walk from the flush through the log, which asks at each moment whether it fits.
+
+    Attributes:
+        live: uint64, ascending: the labels of live elements.
+        untouched: int64: records that no row since the flush names, so that they were there.
+        place: of ids that the log names, the number of the record.
+        ids: those of the moment that the walk has come to.
+        seen: whether the element of a label holds the vector of a row, as far as it was asked.
+    """
+
     records: Records
     hints: Hints
     live: Labels
@@ -232,57 +242,103 @@ class _Search:
 def find_order(
     records: Records, rows: Sequence[WalRow], live: Labels, hints: Hints
 ) -> Order | None:
-    """The label of each record by every moment since the flush with as many ids as live labels.
+    """Give each record its label by the order of the records at the moment of the folder.
 
-    It is proven if the log's vectors are those of the elements, at least one of them not older
-    than the flush, and no other moment gives a record another label. Else it is an inference, and
-    no label that another moment contradicts is part of it.
+    That moment is not known, so each one since the flush is tried: the ids of the flush first, then
+    those after each row of the log. One that fits has as many ids as there are live labels, and the
+    elements hold the vectors that the log wrote up to then.
+
+    It is proven if at least one of these vectors is not older than the flush, and no other moment
+    that fits gives a record another label. Else it is an inference, and no label that another
+    moment contradicts is part of it.
 
     Args:
-        records: the records after replay.
+        records: the n records after replay.
         rows: all that the log has of the collection, in order.
         live: uint64, ascending: the labels of live elements.
+        hints: what is known besides the order.
     """
     pending = _guessed([row for row in rows if row.seq_id > hints.flushed], records)
     if pending is None:
         return None
+    search = _search_from_the_flush(records, rows, pending, live, hints)
+    fitting = _Fitting.none(len(records.ids))
+    trial: _Trial | None = None
+    tried, ids_changed = 0, True
+    for row in (None, *pending):
+        if row is not None and search.ids.apply(row):
+            trial, ids_changed = None, True
+        if not search.fits():
+            if trial is not None:  # it may fit again, with other vectors
+                trial.checked = False
+            continue
+        if ids_changed:
+            tried += 1
+            if tried > MOST_LAYOUTS or (tried > 1 and tried * len(live) > MOST_LAID_OUT):
+                return None
+            trial, ids_changed = search.try_ids(), False
+        if trial is not None and search.agrees(trial, row.id if row else None):
+            as_of = row.seq_id if row else hints.flushed
+            fitting.add(trial, (len(search.ids.vectors), as_of, search.is_proof(trial)))
+    return fitting.order()
+
+
+@dataclass(slots=True)
+class _Fitting:
+    """What the moments that fit say together.
+
+    Attributes:
+        labels: uint64 (n,): the label of each record by the first that tells it, else 0.
+        disputed: bool (n,): another moment gives the record another label.
+        best: of the moment that explains the most vectors, the last one of these: how many, its
+            last operation, and whether it is proven. None where no moment fits.
+    """
+
+    labels: Labels
+    disputed: Flags
+    best: tuple[int, int, bool] | None = None
+
+    @classmethod
+    def none(cls, count: int) -> _Fitting:
+        """No moment yet, of so many records."""
+        return cls(np.zeros(count, np.uint64), np.zeros(count, bool))
+
+    def add(self, trial: _Trial, found: tuple[int, int, bool]) -> None:
+        """Take a moment in; one with the ids of the moment before has its labels, too."""
+        if not trial.taken:
+            both_tell = (self.labels > 0) & (trial.labels > 0)
+            self.disputed |= both_tell & (self.labels != trial.labels)
+            self.labels = np.where(self.labels > 0, self.labels, trial.labels)
+            trial.taken = True
+        self.best = max(self.best, found) if self.best else found
+
+    def order(self) -> Order | None:
+        """The labels that no moment contradicts; None where no moment fits."""
+        if self.best is None:
+            return None
+        _, as_of, proof = self.best
+        labels = np.where(self.disputed, np.uint64(0), self.labels)
+        return Order(as_of, labels, proof and not self.disputed.any())
+
+
+def _search_from_the_flush(
+    records: Records,
+    rows: Sequence[WalRow],
+    pending: Sequence[WalRow],
+    live: Labels,
+    hints: Hints,
+) -> _Search:
+    """A search that stands at the flush.
+
+    Args:
+        pending: the rows after the flush, each with an operation.
+    """
     ids = _at_the_flush(records, pending, hints.flushed)
     ids.vectors.update(hints.vectors)
     place = find({row.id for row in rows} | hints.vectors.keys(), records.ids)
     untouched = np.ones(len(records.ids), bool)
     untouched[[place[row.id] for row in pending if row.id in place]] = False
-    search = _Search(records, hints, live, np.flatnonzero(untouched), place, ids)
-    best: tuple[int, int, bool] | None = None
-    labels = np.zeros(len(records.ids), np.uint64)
-    disputed = np.zeros(len(records.ids), bool)
-    trial: _Trial | None = None
-    tried, others = 0, True
-    for row in (None, *pending):
-        if row is not None and ids.apply(row):
-            trial, others = None, True
-        if not search.fits():
-            if trial is not None:
-                trial.checked = False
-            continue
-        if others:
-            tried += 1
-            if tried > MOST_LAYOUTS or (tried > 1 and tried * len(live) > MOST_LAID_OUT):
-                return None
-            trial, others = search.try_ids(), False
-        if trial is None or not search.agrees(trial, row.id if row else None):
-            continue
-        if not trial.taken:
-            both = (labels > 0) & (trial.labels > 0)
-            disputed |= both & (labels != trial.labels)
-            labels = np.where(labels > 0, labels, trial.labels)
-            trial.taken = True
-        found = len(ids.vectors), row.seq_id if row else hints.flushed, search.is_proof(trial)
-        best = max(best, found) if best else found
-    if best is None:
-        return None
-    _, as_of, proof = best
-    labels[disputed] = 0
-    return Order(as_of, labels, proof and not disputed.any())
+    return _Search(records, hints, live, np.flatnonzero(untouched), place, ids)
 
 
 def _guessed(pending: Sequence[WalRow], records: Records) -> Sequence[WalRow] | None:

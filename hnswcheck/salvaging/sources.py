@@ -1,7 +1,7 @@
 """For every record the best source of its vector that exists anywhere, and how good it is.
 
-Reads only. Sources are the log, the segment's own folder, and folders that were once the segment's
-and were moved aside, by us or by others.
+Sources are the log, the segment's own folder, and folders that were once the segment's and were
+moved aside, by hnswcheck or by others. Of all that they have, the best grade wins.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grade import Grade, Grades
 from hnswcheck.salvaging.grading import judge_folder
 from hnswcheck.salvaging.judged import Judged, Reasons
-from hnswcheck.salvaging.log_evidence import read_log
+from hnswcheck.salvaging.log_evidence import LogEvidence, read_log
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
@@ -118,80 +118,183 @@ class Salvaged:
 def find_sources(database: Database, view: CollectionView) -> Salvaged:
     """Find the best source for each record of a collection.
 
+    The log is asked first, then the segment's own folder, then those that were moved aside, the
+    newest first. Of two sources the better grade wins, and of equal grades the one asked first.
+    Once everything is proven, nobody else is asked.
+
     Raises:
         RepairRefused: the log cannot be read, so that nobody knows what the records are.
         StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
     """
-    c = view.collection
-    assert c.metadata
-    rows = view.read_all_wal()
-    history = view.history()
-    stored = read_records(database, c.metadata.id)
+    asked = _question_of(database, view)
+    best = _Best.of_log(asked.log)
+    folders: list[DamagedSegment] = []
+    assignments: list[FolderAssignment | None] = []
+    unread: list[Path] = []
+    for path in filter(None, (view.folder, *view.aside)):
+        if folders and best.is_all_proven():
+            break
+        try:
+            found = _ask_folder(path, asked)
+        except StoreUnreadable:
+            unread.append(path)
+            continue
+        if found is None:
+            continue
+        folder, ways = found
+        for assignment in ways:
+            grades = _graded(assignment, asked)
+            best.take(grades, len(folders) + FIRST_FOLDER, assignment.element)
+        folders.append(folder)
+        assignments.append(_together(ways))
+    return Salvaged(
+        records=asked.records,
+        grades=best.judged.grades,
+        reasons=best.judged.reasons,
+        sources=best.sources,
+        at=best.at,
+        folders=tuple(folders),
+        assignments=tuple(assignments),
+        unread=tuple(unread),
+        settled=asked.settled,
+        pending=asked.pending,
+        made=asked.made,
+        skipped=sum(row.fault is not None and row.seq_id > view.start for row in asked.rows),
+        metadata_start=asked.metadata_start,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """What is asked of every source: where are the vectors of these records?
+
+    Attributes:
+        rows: all that the log has of the collection, in order.
+        records: the n records after replay.
+        log: what the log says of them.
+        accepted: uint8 (n,): no folder's vector is better than this, as a repair accepted it.
+        numbered_again: the log gave its numbers again, so that they do not tell what was earlier.
+        pending, settled, made, metadata_start: as :class:`Salvaged` has them.
+    """
+
+    database: Database
+    view: CollectionView
+    rows: Sequence[WalRow]
+    records: Records
+    log: LogEvidence
+    accepted: Grades
+    numbered_again: bool
+    pending: Sequence[WalRow]
+    settled: Flags
+    made: int
+    metadata_start: int | None
+
+
+@dataclass(slots=True)
+class _Best:
+    """The best source of each record so far.
+
+    Attributes:
+        judged: its grade, with the reason.
+        sources: int8 (n,): its number, as :class:`Salvaged` has it.
+        at: int64 (n,): the seq_id in the log, or the element in the folder.
+    """
+
+    judged: Judged
+    sources: np.ndarray[tuple[int], np.dtype[np.int8]]
+    at: Ints
+
+    @classmethod
+    def of_log(cls, log: LogEvidence) -> _Best:
+        """What the log alone gives."""
+        sources = np.where(log.grades > 0, LOG, NOWHERE).astype(np.int8)
+        return cls(Judged(log.grades, log.reasons).copy(), sources, log.seq_ids.copy())
+
+    def is_all_proven(self) -> bool:
+        return bool((self.judged.grades == Grade.PROVEN).all())
+
+    def take(self, found: Judged, source: int, at: Ints) -> None:
+        """Take over what a source has with a better grade.
+
+        Args:
+            at: int64 (n,): where the source has each record.
+        """
+        better = self.judged.improve(found)
+        self.sources[better] = source
+        self.at[better] = at[better]
+
+
+def _question_of(database: Database, view: CollectionView) -> _Question:
+    """The records of a collection once the log is replayed, and what the log says of them.
+
+    Raises:
+        RepairRefused: the log cannot be read, so that nobody knows what the records are.
+    """
+    collection = view.collection
+    assert collection.metadata
+    rows, history = view.read_all_wal(), view.history()
+    stored = read_records(database, collection.metadata.id)
     righted = _right_metadata(view, stored)
     start = view.metadata_start if righted is None else righted
     if problem := _unfathomable(view, rows, start):
-        raise RepairRefused(f"collection {c.name!r}: {problem}")
+        raise RepairRefused(f"collection {collection.name!r}: {problem}")
     pending = [row for row in rows if row.seq_id > start]
     records = records_after_replay(stored, pending)
     settled = np.ones(len(records.ids), bool)
     settled[list(find({row.id for row in pending}, records.ids).values())] = False
     again = _numbered_again(stored, rows, view.highest)
-    log = read_log(records, rows, 0 if again else history.accounted, history.complete and not again)
-    judged, at = Judged(log.grades, log.reasons).copy(), log.seq_ids.copy()
-    sources = np.where(judged.grades > 0, LOG, NOWHERE).astype(np.int8)
-    folders: list[DamagedSegment] = []
-    assignments: list[FolderAssignment | None] = []
-    unread: list[Path] = []
-    best = _accepted(view, records)
-    for path in (view.folder, *view.aside):
-        if folders and (judged.grades == Grade.PROVEN).all():
-            break
-        try:
-            opened = open_damaged_segment(path, c, view.settings) if path else None
-            if opened is None:
-                continue
-            folder, id_map = opened
-            evidence = Evidence(
-                folder=folder,
-                damage=damage_of(folder),
-                id_map=id_map,
-                records=records,
-                log=log,
-                view=view,
-                database=database,
-            )
-            found_by = list(assignments_of(evidence))
-        except StoreUnreadable:
-            assert path
-            unread.append(path)
-            continue
-        except (FormatError, OSError) as error:
-            raise StoreChanged(f"a file changed while it was read: {error}") from error
-        for assignment in found_by:
-            found = judge_folder(assignment, records, log)
-            found.cap(best, Reason.ACCEPTED_BEFORE)
-            if again:  # what is of when is not known, then
-                found.cap(Grade.UNCONFIRMED, Reason.NUMBERED_AGAIN)
-            better = judged.improve(found)
-            sources[better] = len(folders) + FIRST_FOLDER
-            at[better] = assignment.element[better]
-        folders.append(folder)
-        assignments.append(_together(found_by))
-    return Salvaged(
+    accounted = 0 if again else history.accounted
+    return _Question(
+        database=database,
+        view=view,
+        rows=rows,
         records=records,
-        grades=judged.grades,
-        reasons=judged.reasons,
-        sources=sources,
-        at=at,
-        folders=tuple(folders),
-        assignments=tuple(assignments),
-        unread=tuple(unread),
-        settled=settled,
+        log=read_log(records, rows, accounted, history.complete and not again),
+        accepted=_accepted(view, records),
+        numbered_again=again,
         pending=pending,
+        settled=settled,
         made=int(np.count_nonzero(records.rowids > int(stored.rowids.max(initial=0)))),
-        skipped=sum(row.fault is not None and row.seq_id > view.start for row in rows),
         metadata_start=righted,
     )
+
+
+def _ask_folder(
+    path: Path, asked: _Question
+) -> tuple[DamagedSegment, list[FolderAssignment]] | None:
+    """What is left of a folder, and each way to say whose its elements are; None if nothing is.
+
+    Raises:
+        StoreUnreadable: the operating system will not let us.
+        StoreChanged: a file changed meanwhile.
+    """
+    view = asked.view
+    try:
+        opened = open_damaged_segment(path, view.collection, view.settings)
+        if opened is None:
+            return None
+        folder, id_map = opened
+        evidence = Evidence(
+            folder=folder,
+            damage=damage_of(folder),
+            id_map=id_map,
+            records=asked.records,
+            log=asked.log,
+            view=view,
+            database=asked.database,
+        )
+        return folder, list(assignments_of(evidence))
+    except (FormatError, OSError) as error:
+        raise StoreChanged(f"a file changed while it was read: {error}") from error
+
+
+def _graded(assignment: FolderAssignment, asked: _Question) -> Judged:
+    """The grades of a folder's vectors, none better than the history of the store allows."""
+    found = judge_folder(assignment, asked.records, asked.log)
+    found.cap(asked.accepted, Reason.ACCEPTED_BEFORE)
+    if asked.numbered_again:
+        found.cap(Grade.UNCONFIRMED, Reason.NUMBERED_AGAIN)
+    return found
 
 
 def _accepted(view: CollectionView, records: Records) -> Grades:
