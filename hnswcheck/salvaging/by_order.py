@@ -1,4 +1,8 @@
-"""What a folder proves by the order of the records, in which labels are handed out."""
+"""Whose the elements are, by the order of the records, in which 1.x hands out labels.
+
+Proves it from the log, whose vectors must be those of the elements that the order gives to their
+records. It needs no id map.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where is the vector of each record, before anybody moves anything?"""
+"""How many records each source has the best vector of, as an audit reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What is left of a segment folder: vectors without a header, half an id map."""
+"""What can still be read of a segment folder: vectors without a header, half an id map.
+
+Proves nothing yet. A lost header is inferred from the collection's settings, and believed only if
+the labels that it shows are labels as an index hands them out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a segment folder says of the records: whose its elements are, and of when."""
+"""A folder beside the records and the log, to ask whose its elements are and when it was written.
+
+A vector of the log that is also an element's proves that this element is the record's. That other
+collections lack some of the ids proves that the folder is no other collection's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that salvage finds of a collection, for people who want to rebuild it elsewhere."""
+"""All that salvage finds of a collection, written to files, to rebuild it elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one folder says of whose its elements are."""
+"""Whose the elements of one folder are, with all that grading has to know of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The grades of vectors with their reasons, and how those of several sources become one."""
+"""The grades of all records with their reasons, and how two sources become one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What the log and the rows prove of vectors."""
+"""What the log proves of each record's vector.
+
+The last row with a vector is the record's, if it took effect. It did unless it is an add of an id
+that existed, or an update of one that did not.
+"""
 
 from __future__ import annotations
 
