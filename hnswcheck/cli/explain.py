@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hnswcheck.cli.help_page import epilog
-from hnswcheck.cli.terminal import emit
+from hnswcheck.cli.terminal import WIDTH, emit
 from hnswcheck.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,22 +30,33 @@ def explain(
 
     if finding is None:
         kinds = REGISTRY.values()
-        emit("".join(f"{k.severity:8} {k.id:28} {k.title}\n" for k in kinds))
+        emit("".join(map(_listed, kinds)))
         return
     if finding not in REGISTRY:
         raise UsageError(f"there is no finding {finding!r}; 'hnswcheck explain' lists all")
-    emit("".join(f"{line}\n" for line in _explained(REGISTRY[finding])))
+    emit("".join(map(_hanging, *zip(*_explained(REGISTRY[finding]), strict=True))))
 
 
-def _explained(kind: Kind) -> list[str]:
+def _listed(kind: Kind) -> str:
+    return _hanging(f"{kind.severity:8} {kind.id:28} ", kind.title)
+
+
+def _explained(kind: Kind) -> list[tuple[str, str]]:
+    """What each line begins with, and what it says."""
     decides = "  (no verdict is possible)" if kind.undecides else ""
     return [
-        f"{kind.id}: {kind.title}",
-        f"severity: {kind.severity}{decides}",
-        f"group:    {kind.group}",
-        f"Chroma:   {kind.consequence}",
-        f"Do:       {kind.remedy}",
+        (f"{kind.id}: ", kind.title),
+        ("severity: ", f"{kind.severity}{decides}"),
+        ("group:    ", kind.group),
+        ("Chroma:   ", kind.consequence),
+        ("Do:       ", kind.remedy),
     ]
+
+
+def _hanging(begin: str, text: str) -> str:
+    """A line of 80 columns, and more of them below its text."""
+    lines = wrap(text, WIDTH, initial_indent=begin, subsequent_indent=" " * min(len(begin), 38))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def schema() -> None:

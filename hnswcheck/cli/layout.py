@@ -12,6 +12,8 @@ from rich.text import Text
 
 from hnswcheck.cli.terminal import WIDTH, visible
 
+#: What a page is made of.
+Line = Text | Padding
 DOTS = "..."
 #: A single word of foreign text takes no more cells, so that it fits into every indented line.
 LONGEST_WORD = 70

@@ -19,7 +19,7 @@ from hnswcheck.changes.quarantine import (
     QuarantineResult,
 )
 from hnswcheck.changes.restore import RestoreResult
-from hnswcheck.cli.layout import foreign, wrapped
+from hnswcheck.cli.layout import Line, foreign, table, wrapped
 from hnswcheck.cli.render_report import STATUS_STYLE
 from hnswcheck.cli.terminal import visible
 from hnswcheck.repairing.repair import RepairReport
@@ -32,10 +32,13 @@ from hnswcheck.store.manifest import Manifest
 
 REPAIR = "Better run hnswcheck repair, which keeps them. --accept-loss moves the segment anyway."
 
+#: What a person can choose where records have no proven vector.
 CHOICES = (
-    "choose: --accept GRADE takes the vectors of a grade, --reembed embeds documents again by the"
-    " collection's own function, --embed-with MODULE:FUNCTION by another, --leave-unindexed leaves"
-    " records without an acceptable vector out of the index, --drop-records deletes them"
+    ("--accept GRADE", "use the vectors of this grade, too"),
+    ("--reembed", "embed their documents with the collection's own function"),
+    ("--embed-with MODULE:FUNCTION", "embed their documents with this function"),
+    ("--leave-unindexed", "leave the records out of the index"),
+    ("--drop-records", "delete the records, after writing them to a file"),
 )
 #: How a new index was verified.
 VERIFIED = {
@@ -133,7 +136,7 @@ def restored(result: RestoreResult) -> Iterator[Text]:
         yield from wrapped(f"would put {what}", 0, 2)
 
 
-def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
+def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Line]:
     """What a repair would do, a few lines per damaged collection."""
     yield from _unfinished(unfinished)
     yield from _finished(report.finished)
@@ -142,14 +145,13 @@ def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Text]:
     for segment in report.segments:
         yield from _head(segment.collection, segment.status, segment.findings)
         yield Text(f"  segment {segment.segment}", "dim")
-        for grade, reasons in segment.reasons.items():
-            for line in _reasons(grade, reasons):
-                yield from wrapped(line, 2, 4)
+        yield _reasons(segment.reasons, 2)
         match segment:
             case SegmentRefused():
                 yield from _warning(f"not repaired: {foreign(segment.reason)}")
                 if segment.fates is not None:
-                    yield from wrapped(CHOICES, 2, 4)
+                    yield Text("  choose what becomes of records without a proven vector:")
+                    yield table(CHOICES, ("left", "left"), (0, 0), 4)
             case SegmentPlan():
                 for step in segment.steps():
                     yield from wrapped(foreign(step), 2, 4)
@@ -178,19 +180,21 @@ def _how_repaired(path: Path, segment: SegmentRepaired) -> Iterator[Text]:
         yield _undo(path, segment.replaced)
 
 
-def exported(made: SalvageResult) -> Iterator[Text]:
+def exported(made: SalvageResult) -> Iterator[Line]:
     """What an export wrote."""
-    for grade, reasons in made.reasons.items():
-        for line in _reasons(grade, reasons):
-            yield from wrapped(line, 0, 2)
+    yield _reasons(made.reasons, 0)
     files = dict.fromkeys((made.vectors, made.lines))
     yield Text(f"written: {', '.join(visible(str(file)) for file in files)}")
 
 
-def _reasons(grade: Grade, reasons: Mapping[Reason, int]) -> Iterator[str]:
-    """A line for each reason that records have for a grade."""
-    name = grade.name.lower()
-    yield from (f"{name}: {count:,}, {reason.sentence}" for reason, count in reasons.items())
+def _reasons(reasons: Mapping[Grade, Mapping[Reason, int]], indent: int) -> Line:
+    """How many records have each grade, a row for each reason."""
+    rows = [
+        (f"{count:,}", grade.name.lower(), reason.sentence)
+        for grade, of in reasons.items()
+        for reason, count in of.items()
+    ]
+    return table(rows, ("right", "left", "left"), (0, 0, 0), indent)
 
 
 def _head(collection: CollectionInfo, status: str, findings: Sequence[str]) -> Iterator[Text]:

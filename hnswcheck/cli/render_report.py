@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from rich.padding import Padding
 from rich.text import Text
 
-from hnswcheck.cli.layout import foreign, table, wrapped
+from hnswcheck.cli.layout import Line, foreign, table, wrapped
 from hnswcheck.cli.terminal import visible
 from hnswcheck.findings import KEEP, NOTHING, REGISTRY
 from hnswcheck.report import Finding, Level, Pending, Report, SegmentReport, StoreReport
@@ -22,8 +22,6 @@ STATUS_STYLE = {
     "damaged": "bold red",
 }
 SEVERITY_STYLE = {"error": "bold red", "warning": "yellow", "info": "cyan"}
-#: What a page is made of.
-Line = Text | Padding
 NO_STORE = {kind.id for kind in REGISTRY.values() if kind.no_store}
 
 

@@ -33,6 +33,7 @@ LIGHT = {
     "hnswcheck.formats",
     "hnswcheck.formats.text",
     "hnswcheck.isolation",
+    "hnswcheck.kinds",
     "hnswcheck.progress",
 }
 
