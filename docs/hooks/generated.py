@@ -7,10 +7,11 @@ fails the strict build.
 
 from __future__ import annotations
 
-import inspect
 import logging
+import os
 import re
-from collections.abc import Iterator
+import subprocess
+import sys
 from typing import Any
 
 import typer
@@ -124,39 +125,19 @@ def finding_page(kind: Kind) -> str:
 
 
 def commands_page() -> str:
-    """Each command as its ``--help`` says it."""
+    """Each command's own help page, as a terminal of 80 columns shows it."""
     group: Any = typer.main.get_command(app)
-    lines = ["# Commands", "", "Generated from `hnswcheck COMMAND --help`.", ""]
-    for name, command in group.commands.items():
-        lines += [f"## hnswcheck {name}", "", inspect.cleandoc(command.help or ""), ""]
-        lines += ["| | | |", "|---|---|---|", *map(_row, _parameters(command)), ""]
-        lines += ["```text", *_epilog(command), "```", ""]
+    lines = ["# Commands", "", "What `hnswcheck COMMAND --help` prints.", ""]
+    for name in group.commands:
+        lines += [f"## hnswcheck {name}", "", "```text", help_page(name).strip(), "```", ""]
     return "\n".join(lines)
 
 
-def _parameters(command: Any) -> Iterator[Any]:
-    yield from (one for one in command.params if one.param_type_name == "argument")
-    yield from (one for one in command.params if one.param_type_name == "option")
-
-
-def _row(parameter: Any) -> str:
-    kind = parameter.metavar or "|".join(_choices(parameter))
-    if parameter.param_type_name == "argument":
-        names, kind = f"`{kind or parameter.name.upper()}`", ""
-    else:
-        names = ", ".join(f"`{name}`" for name in parameter.opts)
-    kind = kind.replace("|", "\\|")
-    said = " ".join((parameter.help or "").split()).replace("|", "\\|")
-    return f"| {names} | {kind} | {said} |"
-
-
-def _choices(parameter: Any) -> Iterator[str]:
-    """Newer releases of typer have them in the metavar, older ones in the type."""
-    yield from map(str, getattr(getattr(parameter, "type", None), "choices", ()))
-
-
-def _epilog(command: Any) -> list[str]:
-    return [line for line in inspect.cleandoc(command.epilog or "").splitlines() if line.strip()]
+def help_page(name: str) -> str:
+    """What a command prints when it is asked for help."""
+    command = [sys.executable, "-m", "hnswcheck", name, "--help"]
+    plain = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=plain).stdout
 
 
 # --- Public names --------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ EXITS = re.compile(r"#.*\bexits (\d+)\b")
 #: What would install, test or measure instead of using the program.
 NOT_RUN = re.compile(
     r"^(python3 -m venv |pip install |git |\.ci/run|\.venv/bin/|mkdocs |python benchmarks/"
-    r"|python fixtures/|python tests/|python -m pytest)"
+    r"|python fixtures/|python tests/|(HNSWCHECK_ENVS=ENVS )?python -m pytest)"
 )
 
 #: Names a store that no fixture has: they have no documents.

@@ -48,10 +48,12 @@ def test_only_set_up_and_measuring_is_not_run() -> None:
         assert "hnswcheck " not in statement.text or set_up.match(statement.text), statement
 
 
-def test_every_script_that_a_page_names_is_there() -> None:
+def test_every_module_that_a_page_names_is_there() -> None:
+    """From the root of the repository, or from that of the package."""
     for page in PAGES:
-        for name in re.findall(r"\b((?:benchmarks|fixtures|tests)/[\w/]+\.py)\b", page.read_text()):
-            assert (REPOSITORY / name).is_file(), f"{page.name}: {name}"
+        for name in re.findall(r"(?<![\w./])((?:\w+/)+\w+\.(?:py|txt))\b", page.read_text("utf-8")):
+            there = [(root / name).is_file() for root in (REPOSITORY, REPOSITORY / "hnswcheck")]
+            assert any(there), f"{page.name}: {name}"
 
 
 # --- Options -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hnswcheck.findings import REGISTRY
+from hnswcheck.salvaging.reason import Reason
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -33,9 +34,20 @@ def findings_block() -> str:
     return "\n" + "\n".join(lines) + "\n\n"
 
 
+def reasons_block() -> str:
+    lines = ["| grade | reason | why |", "|---|---|---|"]
+    lines += [
+        f"| {one.grade.name.lower() if one.grade is not None else 'any but proven'}"
+        f" | `{one.slug}` | {one.sentence} |"
+        for one in reversed(Reason)
+    ]
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
 #: Which page has which generated part.
 BLOCKS: dict[str, tuple[Path, Callable[[], str]]] = {
     "demo": (ROOT / "docs" / "reading-a-report.md", demo_block),
+    "reasons": (ROOT / "docs" / "repair.md", reasons_block),
     "findings": (ROOT / "docs" / "findings" / "index.md", findings_block),
 }
 
@@ -53,6 +65,10 @@ def rendered(name: str) -> str:
 
 def test_reading_a_report_shows_what_the_demo_prints() -> None:
     assert BLOCKS["demo"][0].read_text("utf-8") == rendered("demo")
+
+
+def test_repair_lists_every_reason_of_a_grade() -> None:
+    assert BLOCKS["reasons"][0].read_text("utf-8") == rendered("reasons")
 
 
 def test_the_list_of_findings_is_the_registry() -> None:
