@@ -6,18 +6,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from hnswcheck._version import __version__
+from hnswcheck.documents import read_document, schema_of
+from hnswcheck.errors import FormatError, UsageError
 from hnswcheck.findings import REGISTRY
-from hnswcheck.kinds import SEVERITIES, FindingId, Severity, Status
+from hnswcheck.kinds import SEVERITIES, FindingId, Kind, Severity, Status
 
-SCHEMA_ID = "hnswcheck.report/1"
+SchemaId = Literal["hnswcheck.report/1"]
+SCHEMA_ID: SchemaId = "hnswcheck.report/1"
 
 Verdict = Literal["consistent", "damaged", "undecided"]
 #: What a finding expected and found: something JSON can say.
 Fact = str | int | float | None
+Count = Annotated[int, Meta(ge=0)]
 
 
 class Level(StrEnum):
@@ -37,15 +42,25 @@ class Finding:
         sample: ids (or places) of some of them, of all if all were asked for.
     """
 
-    id: str
+    id: Annotated[str, Meta(pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
     severity: Severity
     title: str
-    count: int
+    count: Count
     sample: tuple[str, ...]
     expected: Fact
     found: Fact
     consequence: str
     remedy: str
+
+    @property
+    def kind(self) -> Kind | None:
+        """Its entry in the registry; None for a finding that only a newer version knows."""
+        return REGISTRY.get(self.id)
+
+    @property
+    def undecides(self) -> bool:
+        """Whether no verdict is possible with it; False where this version does not know it."""
+        return self.kind is not None and self.kind.undecides
 
 
 def finding(
@@ -74,10 +89,10 @@ def finding(
 class Pending:
     """WAL rows past the replay start, by operation."""
 
-    add: int = 0
-    update: int = 0
-    upsert: int = 0
-    delete: int = 0
+    add: Count = 0
+    update: Count = 0
+    upsert: Count = 0
+    delete: Count = 0
 
     @property
     def total(self) -> int:
@@ -100,32 +115,32 @@ class Ledger:
         phantom: ids of the index that sqlite lacks after replay.
     """
 
-    records: int | None = None
-    index_ids: int | None = None
-    elements: int | None = None
-    live: int | None = None
-    tombstones: int | None = None
+    records: Count | None = None
+    index_ids: Count | None = None
+    elements: Count | None = None
+    live: Count | None = None
+    tombstones: Count | None = None
     total_elements_added: int | None = None
-    capacity: int | None = None
+    capacity: Count | None = None
     vector_watermark: int | None = None
     metadata_watermark: int | None = None
-    wal_rows: int | None = None
+    wal_rows: Count | None = None
     pending: Pending | None = None
-    records_after_replay: int | None = None
-    index_ids_after_replay: int | None = None
-    missing: int | None = None
-    phantom: int | None = None
+    records_after_replay: Count | None = None
+    index_ids_after_replay: Count | None = None
+    missing: Count | None = None
+    phantom: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recoverable:
     """Where the vector of each record is, one source each; the sum is the records after replay."""
 
-    from_segment: int | None = None
-    from_wal: int | None = None
-    from_quarantine: int | None = None
-    suspect: int | None = None
-    lost: int | None = None
+    from_segment: Count | None = None
+    from_wal: Count | None = None
+    from_quarantine: Count | None = None
+    suspect: Count | None = None
+    lost: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +194,7 @@ class StoreReport:
     verdict: Verdict
     level: Level
     complete: bool
-    elapsed_seconds: float
+    elapsed_seconds: Annotated[float, Meta(ge=0)]
     chroma: ChromaInfo | None
     findings: tuple[Finding, ...]
     segments: tuple[SegmentReport, ...]
@@ -187,7 +202,7 @@ class StoreReport:
     @property
     def is_database_damaged(self) -> bool:
         """Whether chroma.sqlite3 is damaged, so that nothing certain is known of any segment."""
-        return any(REGISTRY[found.id].whole_database for found in self.findings)
+        return any(found.kind and found.kind.whole_database for found in self.findings)
 
     @property
     def all_findings(self) -> tuple[Finding, ...]:
@@ -199,7 +214,7 @@ class StoreReport:
 class Tool:
     """Who wrote the report."""
 
-    name: str = "hnswcheck"
+    name: Literal["hnswcheck"] = "hnswcheck"
     version: str = __version__
 
 
@@ -209,7 +224,7 @@ class Report:
 
     stores: tuple[StoreReport, ...]
     tool: Tool = field(default_factory=Tool)
-    schema: str = SCHEMA_ID
+    schema: SchemaId = SCHEMA_ID
 
     @property
     def verdict(self) -> Verdict:
@@ -228,7 +243,7 @@ class Report:
     def exit_code(self, fail_on: Severity = "error") -> int:
         """1 for a finding at or above ``fail_on``, else 3 if anything is undecided, else 0."""
         bar = SEVERITIES.index(fail_on)
-        decided = (f for f in self.findings if not REGISTRY[f.id].undecides)
+        decided = (f for f in self.findings if not f.undecides)
         if any(SEVERITIES.index(f.severity) >= bar for f in decided):
             return 1
         return 0 if all(store.complete for store in self.stores) else 3
@@ -261,7 +276,24 @@ class Report:
         """The JSON form; ASCII only, so that no id can upset a terminal."""
         return json.dumps(self.to_dict(), indent=indent)
 
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Report:
+        """The report that :meth:`to_json` wrote; ``Report.from_json(r.to_json()) == r``.
+
+        A report of a newer version can be read as long as its schema is the same. Findings that
+        this version does not know are kept; fields that it does not know are passed over.
+
+        Raises:
+            UsageError: the text is no such report; the message names the place in it.
+        """
+        try:
+            return read_document(text, cls, SCHEMA_ID, "report")
+        except FormatError as error:
+            raise UsageError(str(error)) from error
+
 
 def json_schema() -> str:
-    """The JSON Schema of :meth:`Report.to_json`."""
-    return files("hnswcheck").joinpath("report.schema.json").read_text("utf-8")
+    """The JSON Schema of :meth:`Report.to_json`, made from the classes of this module."""
+    title = "Report of 'hnswcheck audit --format json'"
+    says = "A quantity that was not measured at this level, or could not be, is null, never 0."
+    return json.dumps(schema_of(Report, SCHEMA_ID, title, says), indent=2) + "\n"
