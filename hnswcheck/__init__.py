@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hnswcheck.changes.quarantine import Fate, QuarantineResult, quarantine
     from hnswcheck.changes.quarantine_on_start import quarantine_damaged
     from hnswcheck.changes.restore import RestoreResult, quarantines, restore
+    from hnswcheck.comparison import Comparison, diff
     from hnswcheck.errors import (
         ActionFailed,
         EngineMissing,
@@ -56,6 +57,7 @@ _HOMES = {
     "changes.quarantine": ("Fate", "QuarantineResult", "quarantine"),
     "changes.quarantine_on_start": ("quarantine_damaged",),
     "changes.restore": ("RestoreResult", "quarantines", "restore"),
+    "comparison": ("Comparison", "diff"),
     "errors": (
         "ActionFailed",
         "EngineMissing",
@@ -89,6 +91,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "ActionFailed",
+    "Comparison",
     "EngineMissing",
     "ExtraMissing",
     "Fate",
@@ -123,6 +126,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "audit",
+    "diff",
     "ensure_consistent",
     "guard",
     "quarantine",

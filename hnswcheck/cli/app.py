@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hnswcheck import __version__
-from hnswcheck.cli import audit, change, explain, repair
+from hnswcheck.cli import audit, change, diff, explain, repair
 from hnswcheck.cli.terminal import complain
 from hnswcheck.errors import HnswcheckError, UsageError
 from hnswcheck.isolation import exit_when_told
@@ -48,6 +48,7 @@ def options(
 
 
 app.command(epilog=audit.EPILOG)(audit.audit)
+app.command(epilog=diff.EPILOG)(diff.diff)
 app.command(epilog=change.QUARANTINE_EPILOG)(change.quarantine)
 app.command(epilog=change.RESTORE_EPILOG)(change.restore)
 app.command(epilog=repair.EPILOG)(repair.repair)
