@@ -17,8 +17,12 @@ KEEP = (
 )
 NOTHING = "Nothing."
 RESTORE = (
-    f"{KEEP} See what hnswcheck repair --plan can bring back, or restore a backup that passes"
-    " an audit. Writing to the collection as it is may wedge it for good."
+    f"{KEEP} Run hnswcheck repair PATH --plan to see which vectors can be brought back, or restore"
+    " a backup that passes an audit. Writing to the damaged collection may block it for good."
+)
+REPAIR = (
+    f"{KEEP} Run hnswcheck repair PATH: it brings back records whose vectors still exist, and"
+    " removes ids that sqlite does not have. Or restore a backup of one moment."
 )
 
 _KINDS = (
@@ -37,7 +41,7 @@ _KINDS = (
     Kind(
         "schema-unknown", "store", "warning",
         "chroma.sqlite3 has a schema this version cannot read",
-        "Chroma of the version that wrote it may be content; nothing was judged.",
+        "The Chroma that wrote it may still read it. Nothing was judged.",
         "Use a newer hnswcheck, or look at the store with the Chroma version that wrote it.",
         undecides=True,
     ),
@@ -54,58 +58,59 @@ _KINDS = (
     Kind(
         "store-changed", "store", "warning", "the store changed while it was read",
         "Nothing was judged: a writer was at work each time.",
-        "Run the audit again in a quieter moment, or audit a snapshot.", undecides=True,
+        "Run the audit again while no process writes, or audit a snapshot.", undecides=True,
     ),
     Kind(
         "file-unreadable", "store", "warning", "what an audit needs could not be read",
         "Nothing was judged. Chroma may or may not be able to read it.",
-        "The line above says what and why: a permission, or the disk space or memory of this"
-        " process. Mend that and audit again.", undecides=True,
+        "The line above names the file and the cause, such as a permission or missing disk space"
+        " or memory. Remove the cause and audit again.", undecides=True,
     ),
     Kind(
         "segment-row-missing", "store", "error", "a collection lacks a segment in sqlite",
         "Every call on the collection fails.",
-        "Restore chroma.sqlite3 from a backup; the row names the folder of the vectors.",
+        "Restore chroma.sqlite3 from a backup: the missing row names the folder of the vectors.",
     ),
     Kind(
         "segment-type-unknown", "store", "warning",
         "a vector segment is of a type that this version does not know",
-        "A Chroma that does not know it either fails every call on the store. Nothing was judged.",
+        "A Chroma that does not know the type fails every call on the store. Nothing was judged.",
         "Use a newer hnswcheck. If no version of Chroma knows the type, restore chroma.sqlite3"
         " from a backup.", undecides=True,
     ),
     Kind(
         "catalogue-invalid", "store", "error",
         "rows about collections, tenants or migrations that Chroma cannot read",
-        "Chroma fails to open the store, fails every call on the collection, or measures another"
-        " distance than the collection was made for.",
+        "Chroma fails to open the store, fails every call on the collection, or measures a"
+        " wrong distance.",
         "Leave the segment folders alone. Restore chroma.sqlite3 from a backup of the same moment,"
-        " or mend the rows on a copy.",
+        " or correct the rows on a copy.",
     ),
     Kind(
-        "segment-path-unsafe", "store", "error", "a segment folder is no plain folder of the store",
+        "segment-path-unsafe", "store", "error",
+        "a segment folder is not a plain folder of the store",
         "Chroma follows a symlink or a path out of the persist directory, so a copy or backup of"
-        " the directory lacks these vectors. It was not read.",
-        "Replace the link by what it leads to, with all its files. Where the segment's id in sqlite"
-        " is no uuid, restore chroma.sqlite3 from a backup.", means="undecided",
+        " the directory lacks these vectors. The folder was not read.",
+        "Replace the link by the folder that it leads to. If the segment's id in sqlite is not a"
+        " uuid, restore chroma.sqlite3 from a backup.", means="undecided",
     ),
     Kind(
         "segment-not-persisted", "store", "info", "the collection keeps no vector index on disk",
         "Its vectors live in the memory of one process, or in another system. There is nothing to"
-        " audit.", "Nothing, if that is meant.", means="empty",
+        " audit.", "Nothing, if that is intended.", means="empty",
     ),
     Kind(
         "segment-folder-unclaimed", "store", "info", "a segment folder belongs to no collection",
         "Chroma ignores it. It takes space; it may also hold the vectors of a collection that"
         " sqlite has lost.",
-        "If no collection is missing, it can go; some versions leave the folder of a deleted"
-        " collection behind.",
+        "If no collection is missing, the folder can be deleted: some versions leave it behind when"
+        " a collection is deleted.",
     ),
     Kind(
         "action-unfinished", "store", "warning", "hnswcheck was stopped while it changed the store",
-        "A segment may lack its folder or its watermark, and searches its records.",
+        "A segment may lack its folder or its watermark, and searches may miss its records.",
         "Run hnswcheck quarantine PATH, or restore PATH --quarantine NAME, without --dry-run: both"
-        " first finish, or take back, what was begun. Do not remove the journal.",
+        " first finish the interrupted change or take it back. Do not remove the journal.",
     ),
     Kind(
         "segment-folder-quarantined", "store", "info", "a segment folder was moved aside",
@@ -116,11 +121,11 @@ _KINDS = (
     Kind(
         "segment-folder-missing", "files", "error",
         "the folder of a flushed vector segment is gone",
-        "Chroma opens without a word, count() is full, and queries see only what the WAL still"
+        "Chroma opens without an error, count() is full, and queries see only what the WAL still"
         " holds; get() with embeddings fails with \"Error finding id\".",
-        "Stop all writers and copy the whole persist directory first. What hnswcheck moved comes"
-        " back with hnswcheck restore PATH, never by hand; what others renamed, and what is in the"
-        " log, with hnswcheck repair PATH. Else put the folder back from a backup of one moment.",
+        f"{KEEP} If hnswcheck moved the folder, run hnswcheck restore PATH; never move it by hand."
+        " If somebody renamed it, or the log still holds the vectors, run hnswcheck repair PATH."
+        " Otherwise restore a backup of one moment.",
     ),
     Kind(
         "file-missing", "files", "error", "a file of the segment is gone",
@@ -128,15 +133,15 @@ _KINDS = (
     ),
     Kind(
         "file-truncated", "files", "error", "a file of the segment is shorter than its elements",
-        "Chroma loads what is not there: \"Error getting embedding\", \"Error finding id\", or"
-        " answers from zeroed memory.", RESTORE,
+        "Chroma loads elements that are not there: \"Error getting embedding\", \"Error finding"
+        " id\", or answers from zeroed memory.", RESTORE,
     ),
     Kind(
         "norms-truncated", "files", "warning",
         "length.bin is shorter than its elements, under a distance without norms",
-        "None: under l2 and ip nothing reads its content, and the next flush writes it whole. It"
-        " shows that the files are not of one moment.",
-        "Compare with a backup; if this is a copy, take another while nothing writes.",
+        "None: under l2 and ip nothing reads the file, and the next flush writes it whole. But it"
+        " shows that the files are not from one moment.",
+        "Compare with a backup. If this is a copy, take another while no process writes.",
     ),
     Kind(
         "header-invalid", "files", "error", "header.bin cannot be the header of an index",
@@ -152,19 +157,19 @@ _KINDS = (
     ),
     Kind(
         "header-count-impossible", "files", "error",
-        "header.bin counts elements that are not there, or cannot be",
+        "header.bin counts elements that do not exist or cannot exist",
         "Every call on the collection fails with \"Error loading hnsw index\", or the process"
         " dies.",
         RESTORE,
     ),
     Kind(
         "link-lists-truncated", "files", "error", "link_lists.bin ends before its last record",
-        "The loader reads past its input: undefined, up to SIGSEGV.", RESTORE,
+        "The loader reads past its input, which can end in SIGSEGV.", RESTORE,
     ),
     Kind(
-        "link-lists-invalid", "files", "error", "link_lists.bin holds a record that cannot be one",
-        "The loader allocates what the record says and later writes go far past the end: files of"
-        " hundreds of GB, \"Not enough memory\", SIGSEGV.",
+        "link-lists-invalid", "files", "error", "link_lists.bin holds an impossible record",
+        "The loader allocates the size in the record, and later writes go far past the end: files"
+        " of hundreds of GB, \"Not enough memory\", SIGSEGV.",
         f"Stop all writers at once: each flush makes it worse. {RESTORE}",
     ),
     Kind(
@@ -176,8 +181,8 @@ _KINDS = (
     # --- id map ----------------------------------------------------------------------------------
     Kind(
         "id-map-missing", "id map", "error", "index_metadata.pickle is gone",
-        "Chroma up to 1.5.9 opens without a word, sees only what the WAL still holds, and its next"
-        " flush overwrites the vectors. Its main branch refuses to load the segment.",
+        "Chroma up to 1.5.9 opens without an error, sees only what the WAL still holds, and its"
+        " next flush overwrites the vectors. Its main branch refuses to load the segment.",
         f"Stop all writers at once. {RESTORE}", patchable=True,
     ),
     Kind(
@@ -186,8 +191,9 @@ _KINDS = (
         patchable=True,
     ),
     Kind(
-        "id-map-unsafe", "id map", "error", "index_metadata.pickle holds what no Chroma writes",
-        "Chroma before 1.0 executes what is in it; 1.x fails with \"Error deserializing pickle"
+        "id-map-unsafe", "id map", "error",
+        "index_metadata.pickle holds data that Chroma never writes",
+        "Chroma before 1.0 executes its content; 1.x fails with \"Error deserializing pickle"
         " file\".",
         f"Do not open this store with chromadb before 1.0 or with pickle. {RESTORE}",
     ),
@@ -204,7 +210,8 @@ _KINDS = (
     Kind(
         "id-map-label-out-of-range", "id map", "error",
         "the id map has labels that were never handed out",
-        "New records get labels that are taken: they overwrite other records' vectors.", RESTORE,
+        "New records get labels that are in use, so they overwrite other records' vectors.",
+        RESTORE,
         patchable=True,
     ),
     Kind(
@@ -229,14 +236,14 @@ _KINDS = (
         " write.", RESTORE, patchable=True,
     ),
     Kind(
-        "element-unmapped", "elements", "error", "elements that the id map does not know of",
+        "element-unmapped", "elements", "error", "elements that the id map does not name",
         "Queries that find a live one fail with \"Error finding id\"; a deleted one blocks the"
-        " write that is to get its label.", RESTORE, patchable=True,
+        " write that would reuse its label.", RESTORE, patchable=True,
     ),
     Kind(
         "flush-interrupted", "elements", "warning", "the index files are newer than the id map",
-        "A flush was cut off. Chroma up to 1.5.9 replays the WAL over it at the next open and is"
-        " whole again; its main branch refuses to load such a segment.",
+        "A flush was interrupted. Chroma up to 1.5.9 replays the WAL over it at the next open and"
+        " is whole again; its main branch refuses to load such a segment.",
         "Open the collection once with the Chroma version that wrote it and write until it has"
         " flushed; then audit again. Keep a copy until that audit is clean.",
         means="lagging", passing=True,
@@ -259,13 +266,13 @@ _KINDS = (
         "Nothing.",
     ),
     Kind(
-        "degree-too-large", "graph", "error", "link lists longer than they can be",
+        "degree-too-large", "graph", "error", "link lists that are longer than possible",
         "Searches read vectors as links: SIGSEGV.", RESTORE,
     ),
     Kind(
         "level-inconsistent", "graph", "error",
         "links at a level that the neighbour does not reach",
-        "A search that follows one reads memory that is not a link list: undefined, up to SIGSEGV.",
+        "A search that follows one reads memory that is not a link list, which can end in SIGSEGV.",
         RESTORE,
     ),
     Kind(
@@ -274,10 +281,10 @@ _KINDS = (
         " empty answers.", RESTORE,
     ),
     Kind(
-        "elements-unreachable", "graph", "warning", "elements that no search can arrive at",
+        "elements-unreachable", "graph", "warning", "elements that no search can reach",
         "Queries never return these records. Sound indexes have some: hnswlib prunes links without"
-        " looking who else points at an element.",
-        "Nothing for a few in a thousand. Where it is more, add the records of this collection to"
+        " checking whether another link leads to the element.",
+        "Nothing for a few in a thousand. If there are more, add the records of this collection to"
         " a new one, with a larger hnsw:M or hnsw:construction_ef.",
     ),
     # --- ledger ----------------------------------------------------------------------------------
@@ -285,23 +292,21 @@ _KINDS = (
         "records-missing", "ledger", "error", "records that the vector index lacks",
         "count() includes them; queries never return them; get() with embeddings fails with"
         " \"Error finding id\".",
-        f"{KEEP} Run hnswcheck repair, which brings back what exists anywhere; or restore a"
-        " backup of one moment.", means="diverged", patchable=True,
+        REPAIR, means="diverged", patchable=True,
     ),
     Kind(
         "records-phantom", "ledger", "error", "ids in the vector index that sqlite does not have",
         "Queries return these ids without document and metadata, in the place of real results.",
-        f"{KEEP} Run hnswcheck repair, which removes them; or restore chroma.sqlite3 and the"
-        " folder from one moment.", means="diverged", patchable=True,
+        REPAIR, means="diverged", patchable=True,
     ),
     Kind(
         "replay-blocked", "ledger", "error", "pending deletions that Chroma cannot apply",
         "Every write fails for ever: \"Failed to apply logs to the hnsw segment writer\". A flush"
-        " was cut off after it had deleted these elements.", RESTORE, patchable=True,
+        " was interrupted after it had deleted these elements.", RESTORE, patchable=True,
     ),
     Kind(
         "lag", "ledger", "info", "operations that wait in the WAL",
-        "Chroma replays them at every open, and flushes when sync_threshold have piled up.",
+        "Chroma replays them at every open, and flushes when there are sync_threshold of them.",
         "Nothing.", means="lagging",
     ),
     Kind(
@@ -310,13 +315,13 @@ _KINDS = (
     ),
     Kind(
         "watermark-impossible", "ledger", "error", "a watermark that is ahead of the log",
-        "New writes get lower sequence ids: they are accepted, then never become visible.",
-        "Stop writing, and run hnswcheck repair: it sets the watermark right, and shows before what"
-        " it would do (--plan).", patchable=True,
+        "New writes get lower sequence ids: Chroma accepts them, but they never become visible.",
+        "Stop all writers and run hnswcheck repair PATH, which corrects the watermark; --plan shows"
+        " the change first.", patchable=True,
     ),
     Kind(
         "watermark-encoding", "ledger", "error", "a watermark that Chroma cannot read",
-        "Chroma 1.x fails with \"mismatched types\", or takes the bytes for a huge number and"
+        "Chroma 1.x fails with \"mismatched types\", or reads the bytes as a huge number and"
         " ignores every later write.",
         "Write the number as this store's Chroma line does: an INTEGER in 1.x, an 8-byte"
         " big-endian BLOB before.", patchable=True,
@@ -324,32 +329,33 @@ _KINDS = (
     Kind(
         "wal-unreadable", "ledger", "error", "pending rows in the WAL that Chroma cannot read",
         "Replay stops at such a row: every call on the collection fails or the process panics.",
-        "On a copy, delete or mend the row, then audit again.",
+        "On a copy, delete or correct the row, then audit again.",
     ),
     # --- vectors ---------------------------------------------------------------------------------
     Kind(
-        "vector-not-finite", "vectors", "error", "vectors with components that are no number",
-        "Their distance to anything is no number: queries miss these records or rank others"
-        " wrongly.",
-        "Update these ids with their embeddings. Chroma before 1.0 accepted such vectors; if these"
-        " were never added like that, the file is damaged and other vectors may be, too.",
+        "vector-not-finite", "vectors", "error",
+        "vectors with components that are not finite numbers",
+        "Their distances are not numbers: queries miss these records or rank others wrongly.",
+        "Update these ids with their embeddings. Chroma before 1.0 accepted such vectors; if"
+        " these vectors were finite when they were added, the file is damaged and other vectors may"
+        " be, too.",
     ),
     Kind(
         "vector-not-normalised", "vectors", "error",
-        "vectors under cosine that are not of length 1",
-        "Queries rank these records wrongly, and get() returns another vector than was added.",
+        "vectors under cosine whose length is not 1",
+        "Queries rank these records wrongly, and get() returns a wrong vector.",
         f"{KEEP} Update these ids with their embeddings.",
     ),
     Kind(
-        "norm-invalid", "vectors", "error", "norms under cosine that cannot be those of a vector",
-        "get() returns zeros or no numbers for these records; queries are right.",
+        "norm-invalid", "vectors", "error", "norms under cosine that no vector can have",
+        "get() returns zeros or NaN for these records; queries are right.",
         f"{KEEP} Update these ids with their embeddings.",
     ),
     Kind(
         "vector-differs-from-wal", "vectors", "error",
-        "vectors other than the log has for the same records",
-        "One of the two is damaged, or the whole index is another collection's or of another"
-        " moment: of most vectors the log has no copy. Queries rank by the vectors in the index."
+        "vectors that differ from the log's vectors of the same records",
+        "One of the two is damaged, or the whole index belongs to another collection or moment; the"
+        " log has no copy of most vectors. Queries rank by the vectors in the index."
         " Chroma itself loses a write in two cases: an update of the only element an index has, and"
         " in 0.5 and 0.6 an add after the id was deleted, added and deleted in one batch.",
         f"{KEEP} Update these ids with their embeddings.",
@@ -357,21 +363,21 @@ _KINDS = (
     # --- second reader ---------------------------------------------------------------------------
     Kind(
         "second-reader-disagrees", "second reader", "error",
-        "hnswlib cannot load the index, or reads something else than hnswcheck",
+        "hnswlib cannot load the index, or does not read the same as hnswcheck",
         "Chroma loads the same files with a fork of hnswlib.",
-        f"Where there is no other error, report it with a copy of the segment folder. {RESTORE}",
+        f"If there is no other error, report it with a copy of the segment folder. {RESTORE}",
     ),
     Kind(
         "searches-miss", "second reader", "info",
         "searches that do not find a record by its own vector",
         "Search in HNSW is approximate; sound indexes miss some.",
-        "Nothing for a few. Where it is more, raise hnsw:search_ef, or add the records to a new"
+        "Nothing for a few. If there are more, raise hnsw:search_ef, or add the records to a new"
         " collection with a larger hnsw:M.",
     ),
     Kind(
         "second-reader-not-asked", "second reader", "info", "hnswlib was not asked",
-        "The index was judged by hnswcheck alone.",
-        "Install hnswcheck[hnswlib], or make room, to have a second reader.",
+        "Only hnswcheck judged the index.",
+        "To have a second reader, install hnswcheck[hnswlib] or make room.",
     ),
 )  # fmt: skip
 
