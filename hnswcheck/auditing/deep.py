@@ -151,18 +151,31 @@ def _check_log(
     sampler: Sampler,
 ) -> Iterator[Finding]:
     """Vectors of which the log still has the row that wrote them."""
+    stored = _stored_elements(expected, elements, id_map)
+    wrong: list[bytes] = []
+    for page in read_wal_vectors(database, stored.keys()):
+        rows = [row for row, vector in page.items() if len(vector) == 4 * header.dimension]
+        at = np.array([stored[row][1] for row in rows], np.int64)
+        vectors = read_vectors(folder.path / LEVEL0, header, at)
+        for row, vector in zip(rows, vectors, strict=True):
+            id, element = stored[row]
+            norm = None if norms is None else float(norms[element])
+            if differs(vector, norm, np.frombuffer(page[row], "<f4")):
+                wrong.append(id)
+    if wrong:
+        yield finding("vector-differs-from-wal", len(wrong), sampler.bytes(wrong))
+
+
+def _stored_elements(
+    expected: dict[bytes, int], elements: Elements, id_map: IdMap
+) -> dict[int, tuple[bytes, int]]:
+    """By the seq_id of a row of the log: the id, and the live element that has its vector.
+
+    Args:
+        expected: for each id the seq_id of the row whose vector it must have.
+    """
     indexed = find(expected, id_map.id_to_label.ids)
     labels = id_map.id_to_label.labels[list(indexed.values())].astype(np.uint64)
     found = zip(indexed, find_labels(elements.labels, labels).tolist(), strict=True)
-    place = {expected[i]: (i, e) for i, e in found if e >= 0 and not elements.tombstoned[e]}
-    wrong: list[bytes] = []
-    for page in read_wal_vectors(database, place.keys()):
-        logged = [(*place[row], v) for row, v in page.items() if len(v) == 4 * header.dimension]
-        at = np.array([element for _, element, _ in logged], np.int64)
-        vectors = read_vectors(folder.path / LEVEL0, header, at)
-        for (record, element, vector), stored in zip(logged, vectors, strict=True):
-            norm = None if norms is None else float(norms[element])
-            if differs(stored, norm, np.frombuffer(vector, "<f4")):
-                wrong.append(record)
-    if wrong:
-        yield finding("vector-differs-from-wal", len(wrong), sampler.bytes(wrong))
+    live = ((id, e) for id, e in found if e >= 0 and not elements.tombstoned[e])
+    return {expected[id]: (id, element) for id, element in live}

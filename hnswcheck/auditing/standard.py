@@ -53,21 +53,21 @@ WORTH_A_THREAD = 4 << 20
 SOUND = ("empty", "consistent", "lagging")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """A segment's files, read.
 
     Attributes:
-        id_map, elements, links: None where the file cannot be read as such.
+        id_map, elements, links: None for a file that cannot be read as such.
         placement: which element each id has; None without id map or elements.
         faults: what is wrong with the links.
     """
 
     folder: SegmentFolder
-    id_map: IdMap | None
-    elements: Elements | None
-    links: LinkLists | None
-    placement: Placement | None
+    id_map: IdMap | None = None
+    elements: Elements | None = None
+    links: LinkLists | None = None
+    placement: Placement | None = None
     faults: LinkFaults
 
     @property
@@ -165,7 +165,7 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
         advance(count)
 
     if folder.irregular:
-        return Parts(folder, None, None, None, None, faults)
+        return Parts(folder=folder, faults=faults)
     reading = _beside(folder, folder.read_elements, visit, advance_unless_given_up)
     with reading as elements_read, _on_failure(given_up.set):
         id_map = folder.read_id_map(advance)
@@ -176,7 +176,14 @@ def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Par
     if header is not None and links is not None and links.bad is None:
         check_links(links, header, faults)
     placement = place(elements, id_map) if elements and id_map else None
-    return Parts(folder, id_map, elements, links, placement, faults)
+    return Parts(
+        folder=folder,
+        id_map=id_map,
+        elements=elements,
+        links=links,
+        placement=placement,
+        faults=faults,
+    )
 
 
 @contextmanager

@@ -43,15 +43,17 @@ LARGEST_JOURNAL = 1 << 26
 Action = Literal["quarantine", "restore", "repair"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What happens to one segment.
 
     Attributes:
-        moves: folders to rename, (from, to), names in the persist directory.
-        watermarks: that change.
-        adds, removes: manifests.
-        drops: records that go.
+        segment: the id of the vector segment.
+        moves: folders to rename, (from, to), by their names in the persist directory.
+        watermarks: the rows of ``max_seq_id`` that change.
+        adds: names of the manifests that are written.
+        removes: names of the manifests that are removed.
+        drops: records that are deleted.
     """
 
     segment: str
@@ -213,12 +215,12 @@ def _step(found: Any) -> Step:
     if not (UUID.fullmatch(segment) and whole and pairs and ours and notes and suffixes):
         raise FormatError("invalid journal step: it names what hnswcheck does not write")
     return Step(
-        segment,
-        tuple((source, target) for source, target in moves),
-        tuple(map(change_from_json, watermarks)),
-        tuple(adds),
-        tuple(removes),
-        tuple(map(drop_from_json, drops)),
+        segment=segment,
+        moves=tuple((source, target) for source, target in moves),
+        watermarks=tuple(map(change_from_json, watermarks)),
+        adds=tuple(adds),
+        removes=tuple(removes),
+        drops=tuple(map(drop_from_json, drops)),
     )
 
 

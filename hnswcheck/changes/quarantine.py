@@ -43,7 +43,7 @@ WOULD_LOSE = "records would stop being searchable"
 NOT_ASKED = "dry run"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
     """A damaged segment, and what a quarantine does to it.
 
@@ -280,13 +280,13 @@ def _fate(
     elif searchable < records:
         kept = WOULD_LOSE
     return Fate(
-        segment.collection,
-        vector,
-        segment.status,
-        segment.error_ids,
-        searchable,
-        after_repair,
-        lost,
+        collection=segment.collection,
+        segment=vector,
+        status=segment.status,
+        findings=segment.error_ids,
+        searchable=searchable,
+        after_repair=after_repair,
+        lost=lost,
         kept=kept,
     )
 
@@ -318,7 +318,14 @@ def _move(plan: Plan, chosen: Sequence[Fate], wait: float, progress: Progress) -
                 report=asdict(report),
             )
             change = WatermarkChange(segment, row, None)
-            steps.append(Step(segment, ((segment, name),), (change,), adds=tuple(manifest)))
+            steps.append(
+                Step(
+                    segment=segment,
+                    moves=((segment, name),),
+                    watermarks=(change,),
+                    adds=tuple(manifest),
+                )
+            )
             manifests |= manifest
             names[segment] = name
         perform(held, "quarantine", steps, manifests)

@@ -122,32 +122,14 @@ def restore(
         finished = () if dry_run else tuple(settle(root, wait))
         named = OURS.fullmatch(quarantine)
         if finished and named and not (root / quarantine).exists():  # this very restore was left
-            return RestoreResult(
-                path=root,
-                quarantine=quarantine,
-                segment=named[1],
-                collection="",
-                lost_writes=0,
-                lost_deletes=0,
-                done=True,
-                finished=finished,
-            )
+            return _finished_restore(root, quarantine, named[1], finished)
         plan = _plan_isolated(root, quarantine, progress)
-        manifest = plan.manifest
-        result = RestoreResult(
-            path=root,
-            quarantine=manifest.folder,
-            segment=manifest.segment,
-            collection=manifest.collection["name"],
-            lost_writes=plan.cost.lost_writes,
-            lost_deletes=plan.cost.lost_deletes,
-            finished=finished,
-        )
+        result = _result(root, plan, finished)
         if dry_run:
             return result
         if result.lost_writes or result.lost_deletes:
             raise RestoreRefused(
-                f"{root}: {manifest.folder} is older than what Chroma wrote since:"
+                f"{root}: {result.quarantine} is older than what Chroma wrote since:"
                 f" {result.lost_writes:,} written and {result.lost_deletes:,} deleted records are"
                 " only in the folder that is there now, and no longer in the WAL; nothing was put"
                 " back"
@@ -159,6 +141,35 @@ def restore(
             wait,
         )
         return replace(result, displaced=_put_back(root, plan, wait), done=True)
+
+
+def _finished_restore(
+    root: Path, quarantine: str, segment: str, finished: tuple[str, ...]
+) -> RestoreResult:
+    """The result of a restore that had been stopped, and was finished just now."""
+    return RestoreResult(
+        path=root,
+        quarantine=quarantine,
+        segment=segment,
+        collection="",
+        lost_writes=0,
+        lost_deletes=0,
+        done=True,
+        finished=finished,
+    )
+
+
+def _result(root: Path, plan: _Plan, finished: tuple[str, ...]) -> RestoreResult:
+    """The result of a dry run."""
+    return RestoreResult(
+        path=root,
+        quarantine=plan.manifest.folder,
+        segment=plan.manifest.segment,
+        collection=plan.manifest.collection["name"],
+        lost_writes=plan.cost.lost_writes,
+        lost_deletes=plan.cost.lost_deletes,
+        finished=finished,
+    )
 
 
 def _plan_isolated(root: Path, name: str, progress: Progress) -> _Plan:
@@ -233,9 +244,9 @@ def _put_back(root: Path, plan: _Plan, wait: float) -> str | None:
             )
             moves.insert(0, (segment, name))
         step = Step(
-            segment,
-            tuple(moves),
-            (WatermarkChange(segment, row, manifest.watermark),),
+            segment=segment,
+            moves=tuple(moves),
+            watermarks=(WatermarkChange(segment, row, manifest.watermark),),
             adds=tuple(manifests),
             removes=(manifest.folder + MANIFEST,),
         )

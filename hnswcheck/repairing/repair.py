@@ -1,8 +1,8 @@
-"""Make a broken collection whole from every vector that still exists.
+"""Make damaged collections whole from every vector that still exists.
 
-A new index is built beside the old folder from what :mod:`hnswcheck.salvaging.sources` found, takes
-its place under the same journal that a quarantine uses, and is verified there. The old folder
-becomes a quarantined one, so that a restore undoes the repair.
+A new index is made beside the old folder from the vectors that :mod:`hnswcheck.salvaging.sources`
+found. It takes the old folder's place under the same journal that a quarantine uses, and is
+verified there. The old folder becomes a quarantined one, so that a restore undoes the repair.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from hnswcheck.repairing.segment_plan import (
 )
 from hnswcheck.repairing.swap import swap_segment
 from hnswcheck.repairing.verification import how_to_verify, wanted
-from hnswcheck.report import Level, Report
+from hnswcheck.report import Level, Report, SegmentReport
 from hnswcheck.salvaging.counts import counted
 from hnswcheck.store.catalog import read_collections
 from hnswcheck.store.collection_view import read_collection_views
@@ -136,46 +136,42 @@ def repair(
     progress: Progress = silent,
     verify: str | None = None,
 ) -> RepairReport:
-    """Make the damaged collections of a store whole, without embedding what still exists.
+    """Make damaged collections whole from every vector that still exists.
 
-    For every record the best source of its vector is found: the log, the segment's own folder,
-    folders that were moved aside. Where it is proven to be the record's own, it is used. What has
-    no proven vector stops the repair, unless ``accept``, ``embed``, ``leave_unindexed`` or
-    ``drop_records`` say what to do. Then a new index with the collection's own settings takes the
-    old one's place, or a copy of it in which only what is wrong is changed, if that is enough. The
-    old folder is kept as a quarantine that :func:`restore` can put back.
+    For every record, a repair finds the best source of its vector: the log, the segment's own
+    folder, or folders that were moved aside. A vector that is proven to be the record's own is
+    used. A record without a proven vector stops the repair, unless ``accept``, ``embed``,
+    ``leave_unindexed`` or ``drop_records`` say what to do about it. Then a new index takes the
+    place of the old one: a patched copy of a folder if that is enough, else one that is built with
+    the collection's own settings. :func:`restore` can put the old folder back.
 
     Args:
         path: the persist directory.
         collections: names or ids; None for all.
-        accept: grades to take for lack of a proven vector: "inferred", "unconfirmed", "outdated",
+        accept: grades that are good enough without proof: "inferred", "unconfirmed", "outdated",
             "suspect".
         leave_unindexed: records without an acceptable vector stay, but not in the index.
-        drop_records: records without an acceptable vector go, with document and metadata; they are
-            written to a file of JSON lines in the persist directory first. A restore does not bring
-            them back.
-        embed: embeds the documents of records without an acceptable vector: any function from a
-            list of texts to as many vectors; or "own" for the one that chromadb keeps with each
-            collection, which needs chromadb 1.0 or newer; or a class of chromadb's embedding
-            functions, for collections that keep it but chromadb does not know it. A run that
-            fails or is interrupted keeps the vectors below $XDG_CACHE_HOME (~/.cache), and the
-            next one goes on from there: but only where the function is recognised again, by
-            module and name, so not for a lambda, a partial, a method or another object.
-        batch: documents that it gets at a time.
+        drop_records: records without an acceptable vector are deleted, after they are written to a
+            file of JSON lines in the persist directory. A restore does not bring them back.
+        embed: embeds the documents of records without an acceptable vector: a function from a list
+            of texts to as many vectors; "own" for the function that Chroma keeps with each
+            collection (needs chromadb 1.0 or newer); or a class of embedding functions, for a
+            collection that keeps one which chromadb does not know. After an error or an interrupt
+            the next run takes the vectors that were made from $XDG_CACHE_HOME (~/.cache), if it
+            recognises the function by module and name.
+        batch: number of documents that ``embed`` gets at a time.
         dry_run: only say what would be done; writes nothing.
-        wait: seconds to wait for other processes to leave the store.
+        wait: seconds to wait for other processes to close the store.
         progress: called as the store is read, documents are embedded and vectors are indexed.
-        verify: what has to be content with a new index, else the old one comes back: "audit", at
-            level deep; "chroma", chromadb, too, which reads, searches and writes a copy of the
-            collection in a process of its own; "none", nothing. By default the engine, if this
-            interpreter has a chromadb that reads the store, and there is room for the copy.
+        verify: what must be content with a new index, else the old one comes back: "none"; "audit"
+            at level deep; or "chroma", an audit and then chromadb, which reads, searches and
+            writes a copy. The default is "chroma" if it can be asked, else "audit".
 
     Raises:
-        RepairRefused: records have no proven vector, and nothing says what to do; the embedding
-            function cannot be had, or failed; or the damage is not in the index. Nothing was
-            changed.
+        RepairRefused: records have no proven vector and nothing says what to do, the embedding
+            function failed, or the damage is not in the index. Nothing was changed.
         RepairFailed: the result was not right; the store is as it was.
-        EngineMissing: the extra ``repair`` is not installed, or a chromadb that is wanted.
+        EngineMissing: hnswlib, or the chromadb that ``verify`` asks for, cannot be used.
         StoreInUse, StoreChanged, ActionFailed: nothing was changed.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
@@ -197,7 +193,10 @@ def plan_repair(
     verify: str | None = None,
     progress: Progress = silent,
 ) -> Plan:
-    """The first half of :func:`repair`; unless ``dry_run``, what was left is finished first."""
+    """The first half of :func:`repair`: the plan.
+
+    Unless ``dry_run``, what a stopped action left is finished first.
+    """
     chosen = wanted(verify)
     request = AuditRequest.of(path, Level.STANDARD, collections)
     root = request.directory
@@ -212,26 +211,40 @@ def _plan(request: AuditRequest, choices: Choices, progress: Progress = silent) 
     root = request.directory
     seen = StoreState.now(root)
     audited = audit_in_process(replace(request, salvages=False), progress)
-    reports = {s.collection.id: s for s in audited.segments}
-    damaged = {id for id, s in reports.items() if s.is_damaged or is_too_long(s)}
     if audited.is_database_damaged:
         raise RepairRefused(f"{root}: chroma.sqlite3 itself is damaged; recover that first")
-    segments: list[SegmentRefused | SegmentPlan] = []
-    if damaged:
-        with open_store(root) as store:
-            schema = read_schema(store.database)
-            wanted = [c for c in read_collections(store.database, schema) if c.id in damaged]
-            for view in read_collection_views(store, wanted, schema, with_ids=True):
-                id, report = view.collection.id, reports[view.collection.id]
-                outcome = plan_segment(store.database, schema, view, report, choices)
-                if report.is_damaged and outcome.fates is not None:
-                    where = counted(outcome.fates.salvage, view)
-                    reports[id] = replace(report, recoverable=where)
-                if report.is_damaged or (isinstance(outcome, SegmentPlan) and outcome.patch):
-                    segments.append(outcome)
+    reports = {segment.collection.id: segment for segment in audited.segments}
+    segments = tuple(_plan_segments(root, reports, choices))
     audited = replace(audited, segments=tuple(reports.values()))
-    planned = RepairReport(path=root, before=Report((audited,)), segments=tuple(segments))
+    planned = RepairReport(path=root, before=Report((audited,)), segments=segments)
     return Plan(planned, seen.if_unchanged())
+
+
+def _plan_segments(
+    root: Path, reports: dict[str, SegmentReport], choices: Choices
+) -> Iterator[SegmentRefused | SegmentPlan]:
+    """A plan for each damaged segment, and for each that a smaller change makes better.
+
+    Args:
+        reports: of the audit, by the collection's id; they get to know what is recoverable.
+    """
+    wanted = {id for id, one in reports.items() if one.is_damaged or is_too_long(one)}
+    if not wanted:
+        return
+    with open_store(root) as store:
+        schema = read_schema(store.database)
+        collections = [c for c in read_collections(store.database, schema) if c.id in wanted]
+        for view in read_collection_views(store, collections, schema, with_ids=True):
+            report = reports[view.collection.id]
+            segment = plan_segment(store.database, schema, view, report, choices)
+            if not report.is_damaged:
+                if isinstance(segment, SegmentPlan) and segment.patch is not None:
+                    yield segment
+                continue
+            if segment.fates is not None:
+                where = counted(segment.fates.salvage, view)
+                reports[view.collection.id] = replace(report, recoverable=where)
+            yield segment
 
 
 def _plan_again(plan: Plan, choices: Choices) -> Plan:
@@ -249,7 +262,7 @@ def _intent(plan: Plan) -> object:
 
 
 def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> RepairReport:
-    """The second half of :func:`repair`."""
+    """The second half of :func:`repair`: the plan is carried out, and the result audited."""
     report, root = plan.report, plan.report.path
     if report.refused:
         said = "; ".join(f"{one.collection.name}: {one.reason}" for one in report.refused)
@@ -306,6 +319,6 @@ def _telling(done: Sequence[SegmentRepaired]) -> Iterator[None]:
 
 
 def _audited(root: Path) -> Report:
-    """All collections, those that nobody asked for, too."""
+    """An audit of all collections, whichever were repaired."""
     with naming(root), reading(root):
         return Report((audit_in_process(AuditRequest(directory=root)),))

@@ -138,7 +138,8 @@ def _step(
     changes = tuple(_changes(held.connection, plan, made.start, before))
     if not moves and not changes:
         raise RepairRefused(f"{root}: {plan.collection.name} has nothing to repair")
-    return Step(plan.segment, tuple(moves), changes, adds=tuple(manifests)), manifests
+    step = Step(segment=plan.segment, moves=tuple(moves), watermarks=changes, adds=tuple(manifests))
+    return step, manifests
 
 
 def _changes(
@@ -164,7 +165,7 @@ def _delete(root: Path, plan: SegmentPlan, lines: str, now: datetime, wait: floa
     records, chosen = plan.fates.salvage.records, plan.fates.drop
     rows = zip(records.rowids[chosen].tolist(), records.seq_ids[chosen].tolist(), strict=True)
     name = free_name(root, plan.segment, now, "dropped", ".jsonl")
-    step = Step(plan.segment, ((lines, name),), drops=tuple(rows))
+    step = Step(segment=plan.segment, moves=((lines, name),), drops=tuple(rows))
     try:
         with StoreState.of_database(root).hold(wait) as held:
             perform(held, "repair", [step], {})
@@ -238,7 +239,7 @@ def _take_back(root: Path, step: Step, wait: float) -> None:
     """Put the old folder and its watermark back."""
     moves = tuple((target, source) for source, target in reversed(step.moves))
     changes = tuple(change.reversed for change in step.watermarks)
-    back = Step(step.segment, moves, changes, removes=step.adds)
+    back = Step(segment=step.segment, moves=moves, watermarks=changes, removes=step.adds)
     with StoreState.of_database(root).hold(wait) as held:
         perform(held, "repair", [back], {})
     discard(root, (source for source, _ in step.moves if source != step.segment))
