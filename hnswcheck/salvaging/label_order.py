@@ -9,7 +9,7 @@ each later moment are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from hnswcheck.formats.strings import find
 from hnswcheck.replay.effects import Effect, effect_on_record
 from hnswcheck.salvaging.grade import NEVER
 from hnswcheck.salvaging.label_gaps import lay_out
+from hnswcheck.salvaging.log_operations import with_operations
 from hnswcheck.store.records import Records
 from hnswcheck.store.wal import WalRow
 
@@ -258,7 +259,7 @@ def find_order(
         live: uint64, ascending: the labels of live elements.
         hints: what is known besides the order.
     """
-    pending = _guessed([row for row in rows if row.seq_id > hints.flushed], records)
+    pending = with_operations([row for row in rows if row.seq_id > hints.flushed], records)
     if pending is None:
         return None
     search = _search_from_the_flush(records, rows, pending, live, hints)
@@ -339,25 +340,6 @@ def _search_from_the_flush(
     untouched = np.ones(len(records.ids), bool)
     untouched[[place[row.id] for row in pending if row.id in place]] = False
     return _Search(records, hints, live, np.flatnonzero(untouched), place, ids)
-
-
-def _guessed(pending: Sequence[WalRow], records: Records) -> Sequence[WalRow] | None:
-    """With an operation for each row; None where that cannot be told.
-
-    Whether the last one on an id deleted it is to be seen by whether it is there.
-    """
-    unknown = {row.id for row in pending if row.operation is None}
-    if not unknown:
-        return pending
-    last = {row.id: row.seq_id for row in pending}
-    place = find(unknown, records.ids)
-    guessed: list[WalRow] = []
-    for row in pending:
-        if row.operation is None and last[row.id] != row.seq_id:
-            return None
-        operation = row.operation or ("upsert" if row.id in place else "delete")
-        guessed.append(replace(row, operation=operation))
-    return guessed
 
 
 def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> _Ids:
