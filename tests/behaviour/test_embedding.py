@@ -239,7 +239,7 @@ def test_what_is_no_function_is_wrong_use(store: Path) -> None:
     for wrong, says in [("other", "neither a function"), (int, "is a class"), (3, "neither")]:
         with pytest.raises(hnswcheck.UsageError, match=says):
             repaired(store, wrong)
-    with pytest.raises(hnswcheck.UsageError, match="no batch of 0"):
+    with pytest.raises(hnswcheck.UsageError, match="at least one document, not 0"):
         repaired(store, batch=0)
 
 

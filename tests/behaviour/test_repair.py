@@ -230,7 +230,7 @@ def test_an_old_row_that_cannot_be_read_is_in_nobodys_way(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("1.5.9-damaged-dimension-changed", "9 dimensions, and the WAL has others"),
+        ("1.5.9-damaged-dimension-changed", "9 dimensions, but the WAL has vectors of other"),
         ("1.5.9-damaged-dimension-gone", "sqlite has no dimension for the collection"),
     ],
 )
