@@ -266,7 +266,7 @@ def test_a_kill_leaves_all_records_or_the_next_command_deletes_them(when: str, l
     (shown,) = hnswcheck.audit(lossy).stores
     assert "action-unfinished" in {found.id for found in shown.findings}
     said = run("repair", lossy, "--plan").stdout
-    assert "an earlier action was stopped half way" in said
+    assert "An earlier action was stopped half way" in said
     with pytest.raises(hnswcheck.UsageError):
         hnswcheck.restore(lossy, "nothing")  # any command finishes it, or takes it back
     left = rowids(lossy, "SELECT id FROM embeddings")
