@@ -10,16 +10,38 @@ from typing import Any
 import pages
 import pytest
 import typer
-from pages import NOT_RUN, PAGES, Session, Statement, blocks, is_run, play, sessions, statements
+from pages import (
+    NOT_RUN,
+    PAGES,
+    WITHOUT_VECTORS,
+    Session,
+    Statement,
+    blocks,
+    is_run,
+    play,
+    sessions,
+    statements,
+)
 from stores import REPOSITORY, run
 
 from hnswcheck.cli.app import app
+
+pytestmark = pytest.mark.slow  # each statement is a process
 
 SESSIONS = [session for page in PAGES for session in sessions(page)]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
+def asks_chroma(session: Session) -> bool:
+    """Whether a session uses the real Chroma, or a store that has to be made by it."""
+    made = any(name == WITHOUT_VECTORS for name, _ in session.stores)
+    return made or any("import chromadb" in one.text for one in session.statements)
+
+
+@pytest.mark.parametrize(
+    "session",
+    [pytest.param(s, marks=[pytest.mark.engine] * asks_chroma(s), id=s.name) for s in SESSIONS],
+)
 def test_what_a_page_shows_ends_as_it_says(session: Session, tmp_path: Path) -> None:
     for outcome in play(session, tmp_path):
         statement = outcome.statement
