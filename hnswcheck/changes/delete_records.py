@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from hnswcheck.errors import FormatError
 from hnswcheck.store.records import seq_id_number
-from hnswcheck.store.watermarks import fits
 
 #: (rowid in ``embeddings``, seq_id): a rowid alone may be another record's by now.
 Drop = tuple[int, int]
@@ -44,19 +41,6 @@ def drop_records(connection: sqlite3.Connection, drops: Sequence[Drop]) -> None:
 def all_gone(connection: sqlite3.Connection, drops: Sequence[Drop]) -> bool:
     """Whether none of them is there."""
     return not any(_still_there(connection, drops))
-
-
-def drop_from_json(found: Any) -> Drop:
-    """A record in a journal.
-
-    Raises:
-        FormatError: it is none.
-    """
-    match found:
-        case [int(rowid), int(seq_id)] if fits(rowid, seq_id):
-            return rowid, seq_id
-        case _:
-            raise FormatError("invalid record")
 
 
 def _still_there(connection: sqlite3.Connection, drops: Sequence[Drop]) -> Iterator[list[int]]:

@@ -19,21 +19,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from hnswcheck.changes.delete_records import Drop, all_gone, drop_from_json, drop_records
+from hnswcheck.changes.delete_records import Drop, all_gone, drop_records
 from hnswcheck.changes.lock import Held
 from hnswcheck.changes.watermark import (
     WatermarkChange,
-    change_from_json,
     is_written,
     write_watermark,
 )
+from hnswcheck.documents import read_document
 from hnswcheck.durable import sync_directory, write_durably
 from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.formats.text import path_text
 from hnswcheck.store.files import list_directory, look_at
 from hnswcheck.store.names import DROPPED, JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
+from hnswcheck.store.watermarks import fits
 
 SCHEMA_ID = "hnswcheck.journal/1"
 #: What a journal is called until it is complete.
@@ -167,7 +168,7 @@ def is_unfinished(root: Path) -> bool:
 
 
 def _write_journal(root: Path, action: Action, steps: Sequence[Step]) -> None:
-    content = {"schema": SCHEMA_ID, "action": action, "steps": [asdict(step) for step in steps]}
+    content = asdict(_Journal(SCHEMA_ID, action, tuple(steps)))
     draft = root / DRAFT
     _remove(draft)
     write_durably(draft, json.dumps(content, indent=1).encode())
@@ -181,52 +182,41 @@ def _read_journal(root: Path) -> tuple[str, list[Step]]:
     try:
         if state is None or not state.is_file or state.size > LARGEST_JOURNAL:
             raise FormatError("not a file that hnswcheck wrote")
-        found = json.loads(path.read_bytes())
-        match found:
-            case {"schema": schema} if schema != SCHEMA_ID:
-                raise FormatError(f"schema {schema!r}, written by another version")
-            case {"action": str(action), "steps": [*steps]} if action in get_args(Action):
-                return action, [_step(step) for step in steps]
-        raise FormatError("not a journal")
-    except (ValueError, RecursionError, FormatError) as error:
+        content = path.read_bytes()
+        journal = read_document(content, _Journal, SCHEMA_ID, "journal")
+        if json.loads(content) != json.loads(json.dumps(asdict(journal))):
+            raise FormatError("invalid journal: it lacks a member or has one more")
+        for number, step in enumerate(journal.steps):
+            if not _is_ours(step):
+                says = "it names what hnswcheck does not write"
+                raise FormatError(f"invalid journal step at $.steps[{number}]: {says}")
+    except FormatError as error:
         text = f"{path}: {error}; move it away once you know what it is"
         raise StoreUnreadable(path_text(text)) from error
+    return journal.action, list(journal.steps)
 
 
-def _step(found: Any) -> Step:
-    match found:
-        case {
-            "segment": str(segment),
-            "moves": [*moves],
-            "watermarks": [*watermarks],
-            "adds": [*adds],
-            "removes": [*removes],
-            "drops": [*drops],
-        }:
-            pass
-        case _:
-            raise FormatError("invalid journal step")
-    folders = [name for move in moves for name in (move if isinstance(move, list) else [move])]
-    pairs = all(isinstance(move, list) and len(move) == 2 for move in moves)
-    ours = all(_belongs(name, segment) for name in folders)
-    notes = all(_belongs(str(name).removesuffix(MANIFEST), segment) for name in (*adds, *removes))
-    suffixes = all(str(name).endswith(MANIFEST) for name in (*adds, *removes))
-    whole = moves or (watermarks and not adds and not removes)
-    if not (UUID.fullmatch(segment) and whole and pairs and ours and notes and suffixes):
-        raise FormatError("invalid journal step: it names what hnswcheck does not write")
-    return Step(
-        segment=segment,
-        moves=tuple((source, target) for source, target in moves),
-        watermarks=tuple(map(change_from_json, watermarks)),
-        adds=tuple(adds),
-        removes=tuple(removes),
-        drops=tuple(map(drop_from_json, drops)),
+@dataclass(frozen=True, slots=True)
+class _Journal:
+    schema: str
+    action: Action
+    steps: tuple[Step, ...]
+
+
+def _is_ours(step: Step) -> bool:
+    """Whether it names nothing but what is its segment's, and numbers that sqlite can hold."""
+    manifests = (*step.adds, *step.removes)
+    return (
+        all(UUID.fullmatch(id) for id in (step.segment, *(c.segment for c in step.watermarks)))
+        and bool(step.moves or (step.watermarks and not manifests))
+        and all(_belongs(name, step.segment) for move in step.moves for name in move)
+        and all(name.endswith(MANIFEST) for name in manifests)
+        and all(_belongs(name.removesuffix(MANIFEST), step.segment) for name in manifests)
+        and all(fits(*drop) for drop in step.drops)
     )
 
 
-def _belongs(name: object, segment: str) -> bool:
-    if not isinstance(name, str):
-        return False
+def _belongs(name: str, segment: str) -> bool:
     ours = (
         OURS.fullmatch(name)
         or REBUILT.fullmatch(name.removesuffix(SCRATCH))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
 
-from hnswcheck.errors import FormatError
-from hnswcheck.store.names import UUID
-from hnswcheck.store.watermarks import WatermarkRow, same_watermark, watermark_from_json
+from hnswcheck.store.watermarks import WatermarkRow, same_watermark
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +70,6 @@ def is_written(connection: sqlite3.Connection, change: WatermarkChange) -> bool:
     """Whether the row is the new one, and not the old one."""
     row = read_watermark(connection, change.segment)
     return row != change.before and same_watermark(row, change.after)
-
-
-def change_from_json(found: Any) -> WatermarkChange:
-    """A change in a journal.
-
-    Raises:
-        FormatError: it is none.
-    """
-    match found:
-        case {"segment": str(segment), "before": before, "after": after} if UUID.fullmatch(segment):
-            return WatermarkChange(segment, watermark_from_json(before), watermark_from_json(after))
-        case _:
-            raise FormatError("invalid change of a watermark")
 
 
 def _text(value: object) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hnswcheck.errors import FormatError
+from hnswcheck.documents import from_plain
 from hnswcheck.formats.text import text
 from hnswcheck.store.database import Database
 from hnswcheck.store.releases import Release
 
+HEXADECIMAL = re.compile(r"([0-9A-Fa-f]{2})*")
 #: What sqlite's typeof() says.
 Type = Literal["integer", "real", "text", "blob", "null"]
 
@@ -27,6 +29,21 @@ class WatermarkRow:
     rowid: int
     type: Type
     value: int | float | str | None
+
+    def __post_init__(self) -> None:
+        if not (fits(self.rowid) and self._is_sound()):
+            raise ValueError("invalid watermark")
+
+    def _is_sound(self) -> bool:
+        match self.type, self.value:
+            case "integer", int(value):
+                return fits(value)
+            case ("real", float()) | ("null", None):
+                return True
+            case "text" | "blob", str(value):
+                return HEXADECIMAL.fullmatch(value) is not None
+            case _:
+                return False
 
     @property
     def raw(self) -> int | float | bytes | None:
@@ -52,25 +69,7 @@ def watermark_from_json(found: Any) -> WatermarkRow | None:
     Raises:
         FormatError: it is none.
     """
-    match found:
-        case None:
-            return None
-        case {"rowid": int(rowid)} if not fits(rowid):
-            raise FormatError("invalid rowid of a watermark")
-        case {"rowid": int(rowid), "type": "integer", "value": int(value)} if fits(value):
-            return WatermarkRow(rowid, "integer", value)
-        case {"rowid": int(rowid), "type": "real", "value": float(value)}:
-            return WatermarkRow(rowid, "real", value)
-        case {"rowid": int(rowid), "type": "null", "value": None}:
-            return WatermarkRow(rowid, "null", None)
-        case {"rowid": int(rowid), "type": "text" | "blob" as type_, "value": str(value)}:
-            try:
-                bytes.fromhex(value)
-            except ValueError as error:
-                raise FormatError("invalid watermark: not hexadecimal") from error
-            return WatermarkRow(rowid, type_, value)
-        case _:
-            raise FormatError("invalid watermark")
+    return None if found is None else from_plain(found, WatermarkRow, "watermark")
 
 
 #: Integers past this are no counter of operations: damage that a third-party fix left.
