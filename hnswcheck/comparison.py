@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +22,6 @@ from hnswcheck.report import (
 SCHEMA_ID = "hnswcheck.diff/1"
 
 Change = Literal["appeared", "gone", "changed"]
-K = TypeVar("K")
 V = TypeVar("V")
 
 #: How bad each is; what cannot be judged is worse than what is sound, and better than damage.
@@ -164,18 +164,28 @@ def diff(old: Report, new: Report) -> Comparison:
         >>> hnswcheck.diff(nothing, nothing).is_worse
         False
     """
-    changes = (
-        _store_change(*both)
-        for both in _pairs(
-            {store.path: store for store in old.stores}, {store.path: store for store in new.stores}
-        )
-    )
+    stores = _pairs(old.stores, new.stores, lambda store: store.path)
+    changes = (_store_change(*both) for both in stores)
     return Comparison(tuple(change for change in changes if change is not None))
 
 
-def _pairs(old: Mapping[K, V], new: Mapping[K, V]) -> Iterator[tuple[V | None, V | None]]:
-    for key in {**new, **old}:
-        yield old.get(key), new.get(key)
+def _pairs(
+    old: Iterable[V], new: Iterable[V], key: Callable[[V], str]
+) -> Iterator[tuple[V | None, V | None]]:
+    """What has one key in both; the second with a key belongs to the second of the other side."""
+    before, after = _numbered(old, key), _numbered(new, key)
+    for each in {**after, **before}:
+        yield before.get(each), after.get(each)
+
+
+def _numbered(values: Iterable[V], key: Callable[[V], str]) -> dict[tuple[str, int], V]:
+    found: dict[tuple[str, int], V] = {}
+    many: Counter[str] = Counter()
+    for value in values:
+        name = key(value)
+        many[name] += 1
+        found[name, many[name]] = value
+    return found
 
 
 def _change(before: object, after: object) -> Change:
@@ -193,13 +203,10 @@ def _fell(before: Status | Verdict | None, after: Status | Verdict | None) -> bo
 def _store_change(old: StoreReport | None, new: StoreReport | None) -> StoreChange | None:
     one = new or old
     assert one is not None
-    collections = (
-        _collection_change(*both)
-        for both in _pairs(
-            {s.collection.id: s for s in old.segments} if old else {},
-            {s.collection.id: s for s in new.segments} if new else {},
-        )
+    segments = _pairs(
+        old.segments if old else (), new.segments if new else (), lambda one: one.collection.id
     )
+    collections = (_collection_change(*both) for both in segments)
     change = StoreChange(
         path=one.path,
         before=old.verdict if old else None,

@@ -233,3 +233,20 @@ def test_a_file_that_cannot_be_read_is_wrong_use(
         shown = capsys.readouterr()
         assert (shown.out, shown.err.count("\n")) == ("", 1)
         assert str(path) in shown.err
+
+
+def test_a_path_that_was_audited_twice_hides_none_of_both() -> None:
+    sound, damaged = report(), report(verdict="damaged")
+    old = Report(sound.stores * 2)
+    for stores in (damaged.stores + sound.stores, sound.stores + damaged.stores):
+        found = hnswcheck.diff(old, Report(stores))
+        assert [(one.before, one.after) for one in found.stores] == [("consistent", "damaged")]
+        assert found.is_worse
+    (gone,) = hnswcheck.diff(old, sound).stores
+    assert (gone.change, gone.is_worse) == ("gone", False)
+
+
+def test_a_collection_is_the_same_by_id_whatever_its_name() -> None:
+    sick = segment(finding("records-missing", 1), status="diverged")
+    renamed = replace(sick, collection=replace(sick.collection, name="papers"))
+    assert hnswcheck.diff(report(sick), report(renamed)).stores == ()
