@@ -57,7 +57,9 @@ from hnswcheck.report import json_schema
 
 UNDECIDED = "1.5.9-damaged-schema-of-the-future"
 COUNTS_BALANCE = "1.5.9-damaged-counts-balance"
-COMMANDS = ("audit", "quarantine", "restore", "repair", "salvage", "explain", "schema", "demo")
+COMMANDS = (
+    "audit", "diff", "quarantine", "restore", "repair", "salvage", "explain", "schema", "demo",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
