@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from environments import python_of
+from in_chroma import identifiers
 from oracle import Engine, Oracle
 from pickles import dumps_python, dumps_rust
 from reader import Segment, collections
-from rebuild_worker import identifiers
 from stores import SUPPORT, environment
 
 import hnswcheck
@@ -41,7 +41,7 @@ from hnswcheck.repairing.index_settings import IndexSettings, estimate
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-WORKER = SUPPORT / "rebuild_worker.py"
+IN_CHROMA = SUPPORT / "in_chroma.py"
 HERE = "1.5.9"
 VERSIONS = (HERE, "1.0.20", "0.6.3", "0.5.23", "0.4.24")
 SPACES = ("l2", "cosine", "ip")
@@ -107,7 +107,7 @@ class Chroma:
         number = next(self.numbers)
         job, output = self.scratch / f"{number}.json", self.scratch / f"{number}.out"
         job.write_text(json.dumps(jobs))
-        death = self.engine.run(WORKER, [action, str(store), str(job)], output, TIME_LIMIT)
+        death = self.engine.run(IN_CHROMA, [action, str(store), str(job)], output, TIME_LIMIT)
         assert death.code == 0, output.read_text(errors="replace")[-2000:]
 
     def write(self, store: Path, contents: Sequence[Data]) -> None:
@@ -118,7 +118,7 @@ class Chroma:
         copy = self.scratch / f"copy-{next(self.numbers)}"
         shutil.copytree(store, copy)
         jobs = [self.job(each) for each in contents]
-        self.run("read", copy, jobs)
+        self.run("search", copy, jobs)
         return [dict(np.load(job["answers"])) for job in jobs]
 
     def job(self, each: Data) -> dict[str, Any]:

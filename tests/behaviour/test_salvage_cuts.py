@@ -40,7 +40,7 @@ from hnswcheck.store.view import open_store
 
 pytestmark = pytest.mark.usefixtures("chroma")
 
-PLAYED = SUPPORT / "played.py"
+IN_CHROMA = SUPPORT / "in_chroma.py"
 DIMENSION = 8
 Truth = dict[str, np.ndarray[tuple[int], np.dtype[np.float32]]]
 Step = tuple[str, list[str], list[list[float]] | None]
@@ -119,7 +119,7 @@ class Writer:
 
 def engine(action: str, store: Path, file: Path) -> None:
     subprocess.run(
-        [sys.executable, str(PLAYED), action, str(store), str(file)],
+        [sys.executable, str(IN_CHROMA), action, str(store), str(file)],
         check=True,
         env=environment(ANONYMIZED_TELEMETRY="False"),
         stdout=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ def read_by_engine(store: Path, scratch: Path) -> dict[str, Truth]:
     copy, answer = scratch / "read", scratch / "answer.json"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(store, copy)
-    engine("read", copy, answer)
+    engine("vectors", copy, answer)
     return {
         name: {i: np.array(v, np.float32) for i, v in vectors.items() if v is not None}
         for name, vectors in json.loads(answer.read_text())

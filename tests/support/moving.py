@@ -23,7 +23,7 @@ from stores import NAMES, Trace, expectation, one_line, snapshot, unpack
 import hnswcheck
 from hnswcheck import HnswcheckError, QuarantineResult
 
-SERVING = Path(__file__).with_name("serving.py")
+IN_CHROMA = Path(__file__).with_name("in_chroma.py")
 #: Status of what may be moved, and of what may not.
 BROKEN = ("diverged", "corrupt")
 DAMAGED_STORES = [name for name in NAMES if expectation(name)["verdict"] == "damaged"]
@@ -247,7 +247,7 @@ def ask(engine: Engine, jobs: Sequence[Answer], scratch: Path, batch: int = 10) 
         job.write_text(json.dumps({"collections": mine}))
         answer.write_text("[]")
         output = scratch / f"output-{number}"
-        death = engine.run(SERVING, [str(job), str(answer)], output, 60)
+        death = engine.run(IN_CHROMA, ["answer", str(job), str(answer)], output, 60)
         assert (death.code, death.hung) == (0, False), output.read_text(errors="replace")[-500:]
         found: list[Answer] = json.loads(answer.read_text())
         return found
