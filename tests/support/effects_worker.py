@@ -46,14 +46,20 @@ def read(client: Any) -> dict[str, Any]:
     return {"records": records, "index": dict(zip(found["ids"][0], numbers, strict=True))}
 
 
-client = chromadb.PersistentClient(sys.argv[2], Settings(anonymized_telemetry=False))
-if sys.argv[1] == "make":
-    make(client)
-else:
-    try:
-        answer = read(client)
-    except Exception as error:  # noqa: BLE001 - whatever chromadb raises is the answer
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer))
-sys.stdout.flush()
-os._exit(0)
+def main() -> None:
+    action, store = sys.argv[1:3]
+    client = chromadb.PersistentClient(store, Settings(anonymized_telemetry=False))
+    if action == "make":
+        make(client)
+    else:
+        try:
+            answer = read(client)
+        except Exception as error:  # noqa: BLE001 - whatever chromadb raises is the answer
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
