@@ -12,6 +12,7 @@ from hnswcheck.formats.arrays import Flags, Ints, Labels
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.level0 import Elements
+from hnswcheck.formats.strings import Strings
 from hnswcheck.kinds import FindingId
 from hnswcheck.replay.index import Replay
 from hnswcheck.report import Finding, finding
@@ -58,10 +59,22 @@ def check_elements(
     sampler: Sampler,
 ) -> Iterator[Finding]:
     """Findings about labels; what an interrupted flush explains becomes that one finding."""
+    yield from _check_labels(placement, sampler)
+    yield from _check_ids(placement, id_map.id_to_label.ids, replay, sampler)
+    yield from _check_stray(elements, placement, id_map, replay, release, sampler)
+
+
+def _check_labels(placement: Placement, sampler: Sampler) -> Iterator[Finding]:
+    """Labels that more than one element carries."""
     if len(placement.duplicated):
         labels = sampler.places(f"label {n}" for n in placement.duplicated.tolist())
         yield finding("label-duplicate", len(placement.duplicated), labels)
-    ids = id_map.id_to_label.ids
+
+
+def _check_ids(
+    placement: Placement, ids: Strings, replay: Replay, sampler: Sampler
+) -> Iterator[Finding]:
+    """Ids without a live element, but for those that replay writes again."""
     written_again = np.zeros(len(ids), bool)
     written_again[list(replay.revived)] = True
     ways: dict[FindingId, Flags] = {
@@ -72,7 +85,20 @@ def check_elements(
         at = np.flatnonzero(affected & ~written_again)
         if len(at):
             yield finding(kind, len(at), sampler.strings(ids.take(at)))
-    # Above the counter: labels that the next writes will get.
+
+
+def _check_stray(
+    elements: Elements,
+    placement: Placement,
+    id_map: IdMap,
+    replay: Replay,
+    release: Release,
+    sampler: Sampler,
+) -> Iterator[Finding]:
+    """Elements that the id map does not know of, unless a flush was interrupted there.
+
+    Labels above the counter of the id map are those that the next writes will get.
+    """
     total = id_map.total_elements_added or 0
     beyond = elements.labels > np.uint64(total)
     stray = placement.unmapped | (beyond & elements.tombstoned)

@@ -59,7 +59,7 @@ class LinkFaults:
         ):
             if kind in self.counts:
                 elements = len(np.unique(np.concatenate(self.owners[kind])))
-                found = f"at {elements:,} element{'s' if elements > 1 else ''}"
+                found = f"affected elements: {elements:,}"
                 places = sampler.places(self.places[kind])
                 yield finding(kind, self.counts[kind], places, found=found)
 

@@ -6,16 +6,32 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from hnswcheck.cli.change import AcceptLoss, Move, Wait, Yes, move_damaged
-from hnswcheck.cli.choosing import LEVELS, level_named
+from hnswcheck.cli.change import Move, move_damaged
+from hnswcheck.cli.choosing import level_named
 from hnswcheck.cli.demo import unpacked_demo
 from hnswcheck.cli.help_page import epilog
+from hnswcheck.cli.options import (
+    AcceptLoss,
+    AllIds,
+    AuditCollections,
+    AuditLevel,
+    FailingSeverity,
+    FailOn,
+    Format,
+    QuietVerdict,
+    ReportFile,
+    ReportFormat,
+    Severities,
+    StorePaths,
+    ThenQuarantine,
+    Wait,
+    Yes,
+)
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, emit, is_terminal, page
 from hnswcheck.errors import HnswcheckError, UsageError
@@ -23,20 +39,6 @@ from hnswcheck.errors import HnswcheckError, UsageError
 if TYPE_CHECKING:
     from hnswcheck.kinds import Severity
     from hnswcheck.report import Level, Report, StoreReport
-
-
-class Format(StrEnum):
-    """What a report is written as."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class FailOn(StrEnum):
-    """From which severity on findings fail."""
-
-    ERROR = "error"
-    WARNING = "warning"
 
 
 EPILOG = epilog(
@@ -57,58 +59,16 @@ DEMO_EPILOG = epilog(("demo",), {0: "the demo was shown", 3: "it could not be un
 
 
 def audit(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            readable=False,
-            metavar="PATH",
-            help="The persist directories of Chroma.",
-            show_default=False,
-        ),
-    ],
-    level: Annotated[
-        str,
-        typer.Option(
-            metavar=LEVELS,
-            help="What to read: probe reads counts only; standard every id, label and link; deep"
-            " also all vectors and all of sqlite.",
-        ),
-    ] = "standard",
-    collection: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Audit only this collection (name or id); repeatable."),
-    ] = None,
-    format: Annotated[Format, typer.Option(help="The format of the report.")] = Format.TEXT,
-    fail_on: Annotated[
-        FailOn, typer.Option(help="The least severity that makes the exit code 1.")
-    ] = (FailOn.ERROR),
-    severity: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FINDING=LEVEL",
-            help="Give a finding another severity for this audit; repeatable.",
-        ),
-    ] = None,
-    all_ids: Annotated[
-        bool, typer.Option("--all-ids", help="Name every affected id instead of the first 20.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only the verdict, and no progress.")
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Write the report to FILE instead of stdout."
-        ),
-    ] = None,
-    quarantine: Annotated[
-        bool,
-        typer.Option(
-            "--quarantine",
-            help="Then move damaged segments as 'hnswcheck quarantine' does; --yes, --accept-loss"
-            " and --wait apply to that.",
-        ),
-    ] = False,
+    paths: StorePaths,
+    level: AuditLevel = "standard",
+    collection: AuditCollections = None,
+    format: ReportFormat = Format.TEXT,
+    fail_on: FailingSeverity = (FailOn.ERROR),
+    severity: Severities = None,
+    all_ids: AllIds = False,
+    quiet: QuietVerdict = False,
+    output: ReportFile = None,
+    quarantine: ThenQuarantine = False,
     yes: Yes = False,
     accept_loss: AcceptLoss = False,
     wait: Wait = 0.0,

@@ -11,35 +11,13 @@ import typer
 
 from hnswcheck.cli.choosing import LEVELS, level_named
 from hnswcheck.cli.help_page import epilog
+from hnswcheck.cli.options import AcceptLoss, DryRun, Quiet, StorePath, Wait, Yes
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, is_terminal, show
 from hnswcheck.errors import HnswcheckError, UsageError
 
 if TYPE_CHECKING:
     from hnswcheck.report import Level
-
-StorePath = Annotated[
-    Path,
-    typer.Argument(
-        readable=False, metavar="PATH", help="The persist directory of Chroma.", show_default=False
-    ),
-]
-Wait = Annotated[
-    float,
-    typer.Option(
-        metavar="SECONDS", min=0, help="Seconds to wait for other processes to close the store."
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before the store is changed.")]
-AcceptLoss = Annotated[
-    bool,
-    typer.Option(
-        "--accept-loss",
-        help="Also move segments whose records are then searchable only after a repair.",
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 
 #: Nothing could be said of some segments.
 UNDECIDED = HnswcheckError.exit_code

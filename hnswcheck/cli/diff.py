@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hnswcheck.cli.audit import Format
 from hnswcheck.cli.help_page import epilog
+from hnswcheck.cli.options import Format
 from hnswcheck.cli.terminal import emit, visible
 from hnswcheck.errors import UsageError
 from hnswcheck.formats.text import path_text

@@ -14,8 +14,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from hnswcheck.cli.change import Quiet, StorePath, Wait, Yes
 from hnswcheck.cli.help_page import epilog, numbered
+from hnswcheck.cli.options import (
+    AcceptedGrades,
+    AsJson,
+    BatchSize,
+    DropRecords,
+    EmbedWith,
+    LeaveUnindexed,
+    PlanOnly,
+    Quiet,
+    Reembed,
+    RepairCollections,
+    StorePath,
+    VerifiedBy,
+    Wait,
+    Yes,
+)
 from hnswcheck.cli.progress import shown
 from hnswcheck.cli.terminal import complain, emit, is_terminal, show
 from hnswcheck.errors import RepairRefused, UsageError
@@ -68,68 +83,16 @@ class SalvageCommand(TyperCommand):
 
 def repair(
     path: StorePath,
-    collection: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Repair only this collection (name or id); repeatable."),
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Only show what would be done, and why.")
-    ] = False,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GRADE",
-            help="Also use vectors of this grade: inferred, outdated, suspect, unconfirmed;"
-            " repeatable.",
-        ),
-    ] = None,
-    reembed: Annotated[
-        bool,
-        typer.Option(
-            "--reembed",
-            help="Embed documents whose record has no acceptable vector, with the collection's own"
-            " embedding function. Needs chromadb 1.0 or newer.",
-        ),
-    ] = False,
-    embed_with: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FUNCTION",
-            help="The same with this function, which turns a list of texts into vectors; or with"
-            " this embedding function class, if Chroma keeps its settings. Make sure that it"
-            " produced the existing vectors; hnswcheck cannot tell.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Embed at most N documents at a time.")
-    ] = 256,
-    leave_unindexed: Annotated[
-        bool,
-        typer.Option(
-            "--leave-unindexed", help="Leave records without an acceptable vector out of the index."
-        ),
-    ] = False,
-    drop_records: Annotated[
-        bool,
-        typer.Option(
-            "--drop-records",
-            help="Delete records without an acceptable vector, after writing them to a file in"
-            " PATH.",
-        ),
-    ] = False,
-    verify: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[none|audit|chroma]",
-            help="Who checks a new index before it stays: an audit of its vectors; or also Chroma,"
-            " on a copy (the default, if chromadb is installed). An index that fails is taken"
-            " back.",
-            show_default=False,
-        ),
-    ] = None,
-    machine: Annotated[
-        bool, typer.Option("--json", help="Print source, grade and reason of every record as JSON.")
-    ] = False,
+    collection: RepairCollections = None,
+    plan: PlanOnly = False,
+    accept: AcceptedGrades = None,
+    reembed: Reembed = False,
+    embed_with: EmbedWith = None,
+    batch_size: BatchSize = 256,
+    leave_unindexed: LeaveUnindexed = False,
+    drop_records: DropRecords = False,
+    verify: VerifiedBy = None,
+    machine: AsJson = False,
     yes: Yes = False,
     wait: Wait = 0.0,
     quiet: Quiet = False,
@@ -154,22 +117,17 @@ def repair(
             path, collection, choices, dry_run=plan, wait=wait, verify=verify, progress=progress
         )
     report = made.report
-    unfinished = is_unfinished(path)
-    if not plan and report.segments and not report.refused:
-        show(actions.repair_plan(report, unfinished), aside=machine)
-        if yes or _agreed():
-            # What an embedding function prints is no part of the answer.
-            with shown(not quiet) as progress, redirect_stdout(sys.stderr):
-                report = repairing.carry_out(made, choices, wait, progress)
-            show(actions.repaired(report), aside=machine)
-    else:
-        show(actions.repair_plan(report, unfinished), aside=machine)
+    show(actions.repair_plan(report, is_unfinished(path)), aside=machine)
+    if not plan and report.segments and not report.refused and (yes or _agreed()):
+        # What an embedding function prints is no part of the answer.
+        with shown(not quiet) as progress, redirect_stdout(sys.stderr):
+            report = repairing.carry_out(made, choices, wait, progress)
+        show(actions.repaired(report), aside=machine)
     if machine:
         emit(json.dumps(report.to_dict(), indent=2) + "\n")
     if report.refused and not plan:
         raise RepairRefused(f"{path}: nothing was changed; choose one of the options above")
-    last = report.after or report.before
-    raise typer.Exit(last.exit_code())
+    raise typer.Exit((report.after or report.before).exit_code())
 
 
 def salvage(

@@ -128,7 +128,7 @@ NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
         "checks.id_map.check_id_map: never header",
     ),
     "0.6.3, a tombstone with a label that not even the log explains: nothing": (
-        "checks.elements.check_elements: never release.revives_tombstones",
+        "checks.elements._check_stray: never release.revives_tombstones",
     ),
     "0.6.3, killed before the id map after batches of which the first upserts a"
     " new id twice and the last adds one: flush-interrupted": (

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 from inspect import signature
+from typing import get_args
 
 import pytest
 from stores import environment
 
-from hnswcheck.cli import choosing
+from hnswcheck.cli import choosing, options
 from hnswcheck.cli import repair as command
 from hnswcheck.repairing.choices import ACCEPTABLE, Verify
 from hnswcheck.repairing.embedder import BATCH
@@ -59,8 +60,8 @@ def test_version_and_help_import_nothing_of_the_library(words: str) -> None:
 def test_help_names_the_words_that_the_library_knows() -> None:
     """They are written out there, since the library is not imported for them."""
     assert f"[{'|'.join(Level)}]" == choosing.LEVELS
-    parameters = signature(command.repair).parameters
-    said = {name: str(parameters[name].annotation) for name in ("accept", "verify")}
-    assert all(grade in said["accept"] for grade in ACCEPTABLE)
-    assert f"[{'|'.join(Verify)}]" in said["verify"]
-    assert parameters["batch_size"].default == BATCH
+    (accept,) = get_args(options.AcceptedGrades)[1:]
+    (verify,) = get_args(options.VerifiedBy)[1:]
+    assert all(grade in accept.help for grade in ACCEPTABLE)
+    assert verify.metavar == f"[{'|'.join(Verify)}]"
+    assert signature(command.repair).parameters["batch_size"].default == BATCH
