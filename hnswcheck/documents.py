@@ -28,7 +28,7 @@ def read_document(text: str | bytes, kind: type[T], schema: str, what: str) -> T
         FormatError: it is no such document; the message is one line and names the place.
     """
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_hook=_encodable)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"invalid {what}: no JSON: {error}") from error
     named = found.get("schema") if isinstance(found, dict) else None
@@ -36,6 +36,13 @@ def read_document(text: str | bytes, kind: type[T], schema: str, what: str) -> T
         says = f"its schema is {named!r}" if isinstance(named, str) else "it names no schema"
         raise FormatError(f"invalid {what}: {says}; this version reads {schema}")
     return from_plain(found, kind, what)
+
+
+def _encodable(found: dict[str, Any]) -> dict[str, Any]:
+    """The same with members whose names msgspec can look up: it fails on lone surrogates."""
+    if all(map(str.isascii, found)):
+        return found
+    return {name.encode("utf-8", "backslashreplace").decode(): found[name] for name in found}
 
 
 def from_plain(found: object, kind: type[T], what: str) -> T:
@@ -46,7 +53,7 @@ def from_plain(found: object, kind: type[T], what: str) -> T:
     """
     try:
         return msgspec.convert(found, kind)
-    except (msgspec.ValidationError, OverflowError, RecursionError) as error:
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError, RecursionError) as error:
         match = PLACE.fullmatch(str(error))
         says, place = match.groups() if match else (str(error), "$")
         said = says[:1].lower() + says[1:].replace("`", "")

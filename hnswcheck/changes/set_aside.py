@@ -9,7 +9,7 @@ from typing import Any
 from hnswcheck.changes.lock import Held
 from hnswcheck.replay.balance import Balance
 from hnswcheck.report import CollectionInfo
-from hnswcheck.store.manifest import FilePrint, Manifest, as_text, free_name
+from hnswcheck.store.manifest import FilePrint, Manifest, Owner, as_text, free_name
 from hnswcheck.store.names import MANIFEST
 from hnswcheck.store.watermarks import WatermarkRow
 
@@ -18,7 +18,7 @@ def set_aside(
     held: Held,
     segment: str,
     now: datetime,
-    collection: CollectionInfo | dict[str, str],
+    collection: CollectionInfo | Owner,
     watermark: WatermarkRow | None,
     files: tuple[FilePrint, ...],
     *,

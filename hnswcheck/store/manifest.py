@@ -10,15 +10,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from hnswcheck.documents import read_document
 from hnswcheck.errors import FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.formats.text import path_text
 from hnswcheck.progress import Progress, silent
 from hnswcheck.report import Tool
 from hnswcheck.store.files import list_directory, look_at, unreadable
 from hnswcheck.store.names import MANIFEST, OURS
-from hnswcheck.store.watermarks import WatermarkRow, watermark_from_json
+from hnswcheck.store.watermarks import WatermarkRow
 
 SCHEMA_ID = "hnswcheck.quarantine/1"
 LARGEST_MANIFEST = 1 << 28
@@ -36,7 +37,16 @@ class FilePrint:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+class Owner(TypedDict):
+    """The collection that a folder belongs to."""
+
+    id: str
+    name: str
+    tenant: str
+    database: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """A folder that was moved aside.
 
@@ -56,14 +66,15 @@ class Manifest:
         searchable: records that stayed searchable, from the WAL.
         after_repair: records that a repair can make searchable again.
         files: what was in it.
-        report: the segment's report, as in ``hnswcheck.report/1``.
+        report: the segment's report, as in ``hnswcheck.report/1``. No restore depends on its form.
+        tool: who wrote this; its form is as free.
     """
 
     folder: str
     segment: str
     time: str
     why: tuple[str, ...]
-    collection: dict[str, str]
+    collection: Owner
     watermark: WatermarkRow | None
     highest_seq_id: int
     missing: int | None
@@ -71,10 +82,10 @@ class Manifest:
     searchable: int
     after_repair: int
     files: tuple[FilePrint, ...]
-    report: dict[str, Any] | None
+    report: Any = None
     log: tuple[int, int] | None = None
     accepted: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    tool: Tool = field(default_factory=Tool)
+    tool: Any = field(default_factory=lambda: asdict(Tool()))
     schema: str = SCHEMA_ID
 
     def to_json(self) -> bytes:
@@ -113,80 +124,25 @@ def read_manifest(path: Path) -> Manifest:
         state = look_at(path)
         if state is None or not state.is_file or state.size > LARGEST_MANIFEST:
             raise FormatError("no manifest")
-        return _parsed(path, json.loads(path.read_bytes()))
+        manifest = read_document(path.read_bytes(), Manifest, SCHEMA_ID, "manifest")
+        _check_place(manifest, path)
     except OSError as error:
         raise unreadable(path, error) from error
-    except (ValueError, RecursionError, FormatError) as error:
+    except FormatError as error:
         raise StoreUnreadable(path_text(f"{path}: {error}")) from error
+    return manifest
 
 
-def _parsed(path: Path, found: Any) -> Manifest:
-    match found:
-        case {
-            "schema": "hnswcheck.quarantine/1",
-            "folder": str(folder),
-            "segment": str(segment),
-            "time": str(time),
-            "why": [*why],
-            "collection": {"id": str(), "name": str(), "tenant": str(), "database": str()},
-            "watermark": watermark,
-            "highest_seq_id": int(highest),
-            "missing": int() | None as missing,
-            "strangers": [*_] | None as strangers,
-            "searchable": int(searchable),
-            "after_repair": int(after_repair),
-            "files": [*files],
-        }:
-            pass
-        case _:
-            raise FormatError("not a manifest of this version")
-    datetime.fromisoformat(time)
-    named = OURS.fullmatch(folder)
-    if folder + MANIFEST != path.name or named is None or named.group(1) != segment:
-        raise FormatError("not the manifest of the folder beside it")
-    return Manifest(
-        folder,
-        segment,
-        time,
-        tuple(map(str, why)),
-        {key: str(value) for key, value in found["collection"].items()},
-        watermark_from_json(watermark),
-        highest,
-        missing,
-        None if strangers is None else tuple(map(str, strangers)),
-        searchable,
-        after_repair,
-        tuple(map(_file_print, files)),
-        None,
-        _log(found.get("log")),
-        _accepted(found.get("accepted", {})),
-    )
-
-
-def _log(found: Any) -> tuple[int, int] | None:
-    match found:
-        case [int(rows), int(last)]:
-            return rows, last
-        case None:
-            return None
-        case _:
-            raise FormatError("invalid log")
-
-
-def _accepted(found: Any) -> dict[str, tuple[str, ...]]:
-    match found:
-        case dict() if all(isinstance(ids, list) for ids in found.values()):
-            return {str(grade): tuple(map(str, ids)) for grade, ids in found.items()}
-        case _:
-            raise FormatError("invalid list of accepted records")
-
-
-def _file_print(found: Any) -> FilePrint:
-    match found:
-        case {"name": str(name), "size": int(size), "mtime_ns": int(mtime), "sha256": str(digest)}:
-            return FilePrint(name, size, mtime, digest)
-        case _:
-            raise FormatError("invalid list of files")
+def _check_place(manifest: Manifest, path: Path) -> None:
+    try:
+        datetime.fromisoformat(manifest.time)
+    except ValueError as error:
+        raise FormatError(f"invalid manifest at $.time: {error}") from error
+    named = OURS.fullmatch(manifest.folder)
+    if manifest.folder + MANIFEST != path.name or named is None:
+        raise FormatError("invalid manifest at $.folder: not the folder beside it")
+    if named.group(1) != manifest.segment:
+        raise FormatError("invalid manifest at $.segment: not that of the folder")
 
 
 def free_name(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from hnswcheck.documents import from_plain
 from hnswcheck.formats.text import text
 from hnswcheck.store.database import Database
 from hnswcheck.store.releases import Release
@@ -61,15 +60,6 @@ def same_watermark(one: WatermarkRow | None, other: WatermarkRow | None) -> bool
 def fits(*numbers: int) -> bool:
     """Whether sqlite can hold these as integers."""
     return all(-(1 << 63) <= number < 1 << 63 for number in numbers)
-
-
-def watermark_from_json(found: Any) -> WatermarkRow | None:
-    """The row in a manifest or journal.
-
-    Raises:
-        FormatError: it is none.
-    """
-    return None if found is None else from_plain(found, WatermarkRow, "watermark")
 
 
 #: Integers past this are no counter of operations: damage that a third-party fix left.

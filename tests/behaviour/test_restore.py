@@ -656,6 +656,9 @@ HOSTILE: dict[str, Callable[[Moved], None]] = {
     "report a list": with_field("report", to=[1]),
     "tool a text": with_field("tool", to="hammer"),
     "unknown field": with_field("surprise", to=1),
+    "unknown field of no UTF-8": with_field("\udcff\ud800", to=1),
+    "report of no UTF-8": with_field("report", "\udcff", to="\ud800"),
+    "watermark type of no UTF-8": with_field("watermark", "type", to="\ud800"),
     "huge": huge,
     "huge text": huge_text,
     "a link": a_link,
@@ -666,8 +669,8 @@ HOSTILE: dict[str, Callable[[Moved], None]] = {
 } | {f"without {field}": without(field) for field in ("folder", "segment", "files", "watermark")}
 
 #: What does no harm: it is ignored, or says nothing that is used.
-HARMLESS = {"unknown field", "searchable a text", "report a list", "tool a text", "why numbers"} | {
-    "strangers no texts",
+HARMLESS = {"unknown field", "unknown field of no UTF-8", "report a list", "report of no UTF-8"} | {
+    "tool a text",
     "missing below 0",
 }
 
@@ -688,6 +691,7 @@ def test_a_hostile_manifest_is_one_clear_line_and_changes_nothing(
             assert how in HARMLESS or not words
             assert err == "" or moved.folder in clear_line(err)
             continue
+        assert how not in HARMLESS
         assert code in (1, 2, 3), (words, out, err)
         assert moved.folder in clear_line(err) or "Z-1" in err
         assert out == ""

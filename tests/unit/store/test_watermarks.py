@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from hnswcheck.documents import from_plain
 from hnswcheck.errors import FormatError
 from hnswcheck.store.releases import RELEASES
 from hnswcheck.store.watermarks import (
@@ -14,7 +15,6 @@ from hnswcheck.store.watermarks import (
     fits,
     same_watermark,
     watermark,
-    watermark_from_json,
 )
 
 DIGITS = b"\x11\x11" + b"000042"
@@ -60,11 +60,7 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_comes_back_from_json_as_it_was(row: WatermarkRow) -> None:
-    assert watermark_from_json(asdict(row)) == row
-
-
-def test_no_row_is_none() -> None:
-    assert watermark_from_json(None) is None
+    assert from_plain(asdict(row), WatermarkRow, "watermark") == row
 
 
 @pytest.mark.parametrize(
@@ -88,7 +84,7 @@ def test_no_row_is_none() -> None:
 )
 def test_what_is_no_row_is_refused(found: object) -> None:
     with pytest.raises(FormatError):
-        watermark_from_json(found)
+        from_plain(found, WatermarkRow, "watermark")
 
 
 def test_raw_is_what_sqlite_gives() -> None:
