@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from hnswcheck._version import __version__
-from hnswcheck.documents import read_document, schema_of
 from hnswcheck.errors import FormatError, UsageError
 from hnswcheck.findings import REGISTRY
+from hnswcheck.json_documents import read_document, schema_of
 from hnswcheck.kinds import SEVERITIES, FindingId, Kind, Severity, Status
 
 SchemaId = Literal["hnswcheck.report/1"]

@@ -13,10 +13,10 @@ from hnswcheck.auditing.probe import probe
 from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.segment_report import segment_report
 from hnswcheck.auditing.standard import SOUND, standard
-from hnswcheck.checks.catalogue import catalogue_faults
 from hnswcheck.checks.directory import check_folders, check_segment_path, check_segment_rows
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.sqlite import sqlite_faults
+from hnswcheck.checks.system_tables import catalogue_faults
 from hnswcheck.errors import (
     HnswcheckError,
     RecordsMoved,

@@ -28,10 +28,10 @@ from hnswcheck.changes.watermark import (
     is_written,
     write_watermark,
 )
-from hnswcheck.documents import read_document
 from hnswcheck.durable import sync_directory, write_durably
 from hnswcheck.errors import ActionFailed, FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.formats.text import path_text
+from hnswcheck.json_documents import read_document
 from hnswcheck.store.files import list_directory, look_at
 from hnswcheck.store.names import DROPPED, JOURNAL, MANIFEST, OURS, REBUILT, SCRATCH, UUID
 from hnswcheck.store.watermarks import fits

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hnswcheck import __version__
-from hnswcheck.cli import audit, change, diff, explain, repair
+from hnswcheck.cli import audit, diff, explain, quarantine, repair, restore, salvage
 from hnswcheck.cli.terminal import complain
 from hnswcheck.errors import HnswcheckError, UsageError
 from hnswcheck.isolation import exit_when_told
@@ -49,10 +49,10 @@ def options(
 
 app.command(epilog=audit.EPILOG)(audit.audit)
 app.command(epilog=diff.EPILOG)(diff.diff)
-app.command(epilog=change.QUARANTINE_EPILOG)(change.quarantine)
-app.command(epilog=change.RESTORE_EPILOG)(change.restore)
+app.command(epilog=quarantine.EPILOG)(quarantine.quarantine)
+app.command(epilog=restore.EPILOG)(restore.restore)
 app.command(epilog=repair.EPILOG)(repair.repair)
-app.command(epilog=repair.SALVAGE_EPILOG, cls=repair.SalvageCommand)(repair.salvage)
+app.command(epilog=salvage.EPILOG, cls=salvage.SalvageCommand)(salvage.salvage)
 app.command(epilog=explain.EPILOG)(explain.explain)
 app.command(epilog=explain.SCHEMA_EPILOG)(explain.schema)
 app.command(epilog=audit.DEMO_EPILOG)(audit.demo)

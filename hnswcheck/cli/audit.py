@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hnswcheck.cli.change import Move, move_damaged
 from hnswcheck.cli.choosing import level_named
 from hnswcheck.cli.demo import unpacked_demo
 from hnswcheck.cli.help_page import epilog
@@ -33,6 +32,7 @@ from hnswcheck.cli.options import (
     Yes,
 )
 from hnswcheck.cli.progress import shown
+from hnswcheck.cli.quarantine import Move, move_damaged
 from hnswcheck.cli.terminal import complain, emit, is_terminal, page
 from hnswcheck.errors import HnswcheckError, UsageError
 

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from hnswcheck.documents import read_document
 from hnswcheck.errors import FormatError, StoreChanged, StoreUnreadable
 from hnswcheck.formats.text import path_text
+from hnswcheck.json_documents import read_document
 from hnswcheck.progress import Progress, silent
 from hnswcheck.report import Tool
 from hnswcheck.store.files import list_directory, look_at, unreadable

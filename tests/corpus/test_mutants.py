@@ -110,7 +110,7 @@ UNTELLABLE: dict[str, tuple[str, ...]] = {
 #: Mutants that no store of the corpus tells from the original, by the store that would.
 NOT_TOLD_YET: dict[str, tuple[str, ...]] = {
     "a collection with a name that is not UTF-8: catalogue-invalid": (
-        "checks.catalogue._is_text: isinstance(value, bytes) and value.decode() is"
+        "checks.system_tables._is_text: isinstance(value, bytes) and value.decode() is"
         " not None -> isinstance(value, bytes) or value.decode() is not None",
     ),
     "1.5.9 without table tenants: schema-unknown": (

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from hnswcheck.documents import from_plain
 from hnswcheck.errors import FormatError
+from hnswcheck.json_documents import from_plain
 from hnswcheck.store.releases import RELEASES
 from hnswcheck.store.watermarks import (
     Watermark,

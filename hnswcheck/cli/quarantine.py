@@ -1,4 +1,4 @@
-"""``hnswcheck quarantine`` and ``hnswcheck restore``."""
+"""``hnswcheck quarantine``, and what moves damage after an audit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hnswcheck.cli.choosing import LEVELS, level_named
 from hnswcheck.cli.help_page import epilog
 from hnswcheck.cli.options import AcceptLoss, DryRun, Quiet, StorePath, Wait, Yes
 from hnswcheck.cli.progress import shown
-from hnswcheck.cli.terminal import complain, is_terminal, show
+from hnswcheck.cli.terminal import is_terminal, show
 from hnswcheck.errors import HnswcheckError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Nothing could be said of some segments.
 UNDECIDED = HnswcheckError.exit_code
 
-QUARANTINE_EPILOG = epilog(
+EPILOG = epilog(
     (
         "quarantine ./chroma --dry-run",
         "quarantine ./chroma --collection docs",
@@ -31,18 +31,6 @@ QUARANTINE_EPILOG = epilog(
     {
         0: "no damaged segment is left in place",
         1: "damaged segments are left in place",
-        3: "it could not be done, and nothing was changed",
-    },
-)
-RESTORE_EPILOG = epilog(
-    (
-        "restore ./chroma",
-        "restore ./chroma --quarantine NAME --dry-run",
-        "restore ./chroma --quarantine NAME",
-    ),
-    {
-        0: "done",
-        1: "refused, because it would lose what was written since",
         3: "it could not be done, and nothing was changed",
     },
 )
@@ -148,35 +136,3 @@ def _agreed() -> bool:
             " --dry-run"
         )
     return typer.confirm("Move them?", err=True)
-
-
-def restore(
-    path: StorePath,
-    quarantine: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What to put back; without it, list what there is."),
-    ] = None,
-    dry_run: DryRun = False,
-    wait: Wait = 0.0,
-    quiet: Quiet = False,
-) -> None:
-    """Put back what a quarantine or a repair moved, or list it.
-
-    A restore is refused if records that were written since would no longer be searchable.
-    """
-    from hnswcheck.changes import restore as restoring
-    from hnswcheck.changes.journal import is_unfinished
-    from hnswcheck.cli import render_actions as actions
-
-    if quarantine is None:
-        found, problems = restoring.survey(path)
-        show(actions.listing(found, is_unfinished(path)))
-        for problem in problems:
-            complain(problem)
-        return
-    with shown(not quiet) as progress:
-        named = Path(quarantine)  # completion gives a path
-        name = named.name if named.parent in (Path(), path) else quarantine
-        result = restoring.restore(path, name, dry_run=dry_run, wait=wait, progress=progress)
-    show(actions.restored(result))
-    raise typer.Exit(1 if result.lost_writes or result.lost_deletes else 0)
