@@ -22,7 +22,7 @@ import pytest
 from stores import DAMAGED, LAGGING, SOUND, environment, rest, segment_folders, snapshot, unpack
 
 import hnswcheck
-from hnswcheck import isolation
+from hnswcheck import guarding, isolation
 from hnswcheck.store import database
 
 #: Damage that counts show, so that every level sees it.
@@ -422,7 +422,7 @@ def test_the_asyncio_form_reads_in_another_process(
         asked.append(sound)
         return isolation.call_in_child(function, arguments, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sys.modules["hnswcheck.guarding"], "call_in_child", heard)
+    monkeypatch.setattr(guarding, "call_in_child", heard)
 
     async def work() -> None:
         async with hnswcheck.guard(sound):
