@@ -91,7 +91,7 @@ def test_places_of_links_are_grouped_by_level(tmp_path: Path) -> None:
     places = [re.findall(r"\d+", place) for place in links.sample]
     first = [element for element, level in places if level == places[0][1]]
     assert f"level {places[0][1]} of elements {', '.join(first)}" in text
-    assert re.search(r"found at [\d,]+ elements Chroma: ", text)
+    assert re.search(r"found affected elements: [\d,]+ Chroma: ", text)
 
 
 def test_an_id_that_looks_like_a_place_is_still_an_id(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def make_full(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
     [
         (make_absent, hnswcheck.EngineMissing, "not installed"),
         (make_broken, hnswcheck.EngineMissing, "needs another sqlite"),
-        (make_old, hnswcheck.EngineMissing, "is older than what wrote the store"),
+        (make_old, hnswcheck.EngineMissing, "is older than the Chroma that wrote the store"),
         (make_full, hnswcheck.RepairRefused, "1,000 are free"),
     ],
 )
