@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,10 +92,15 @@ def audit(
     report = report.with_severities(severities)
     deliver(report, format, quiet, output)
     if quarantine:
-        damaged = [p for p, s in zip(paths, report.stores, strict=True) if s.verdict == "damaged"]
-        aside = format is Format.JSON
-        move = Move(level=read, yes=yes, accept_loss=accept_loss, wait=wait, quiet=quiet)
-        wrong_use |= _moved(damaged, collection, replace(move, aside=aside))
+        move = Move(
+            level=read,
+            yes=yes,
+            accept_loss=accept_loss,
+            wait=wait,
+            quiet=quiet,
+            aside=format is Format.JSON,
+        )
+        wrong_use |= _moved(paths, report, collection, move)
     code = report.exit_code(fail_on.value)
     raise typer.Exit(UsageError.exit_code if wrong_use and code != 1 else code)
 
@@ -129,10 +133,14 @@ def _audited(
     return Report(tuple(stores)), wrong_use
 
 
-def _moved(paths: Sequence[Path], collections: list[str] | None, move: Move) -> bool:
-    """Move what is damaged in each store; whether that was wrong use of one of them."""
+def _moved(
+    paths: Sequence[Path], report: Report, collections: list[str] | None, move: Move
+) -> bool:
+    """Move what is damaged in each damaged store; whether that was wrong use of one of them."""
     wrong_use = False
-    for path in paths:
+    for path, store in zip(paths, report.stores, strict=True):
+        if store.verdict != "damaged":
+            continue
         try:
             move_damaged(path, collections, None, move)
         except HnswcheckError as error:
