@@ -22,7 +22,9 @@ SCHEMA_ID: SchemaId = "hnswcheck.report/1"
 Verdict = Literal["consistent", "damaged", "undecided"]
 #: What a finding expected and found: something JSON can say.
 Fact = str | int | float | None
-Count = Annotated[int, Meta(ge=0)]
+#: ``$`` alone lets a newline follow, in Python.
+FINDING_ID = r"^[a-z0-9]+(-[a-z0-9]+)*$(?!\n)"
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Level(StrEnum):
@@ -42,7 +44,7 @@ class Finding:
         sample: ids (or places) of some of them, of all if all were asked for.
     """
 
-    id: Annotated[str, Meta(pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
+    id: Annotated[str, Meta(pattern=FINDING_ID)]
     severity: Severity
     title: str
     count: Count

@@ -10,11 +10,11 @@ from hnswcheck.errors import StoreUnreadable
 
 ARCHIVE = "demo.tar.xz"
 ABOUT = """\
-chromadb 1.5.9 wrote this store. Then its segment folder was replaced by an older
-copy, as a file-by-file backup of a running Chroma does. Chroma opens the store
-without an error, and count() is full. The audit below reads sqlite and the index
-and compares them id by id. Read the columns "sqlite" and "index" first, then the
-findings, then the verdict in the last line.
+chromadb 1.5.9 wrote this store. Then its segment folder was replaced by an
+older copy, as a file-by-file backup of a running Chroma does. Chroma opens the
+store without an error, and count() is full. The audit below reads sqlite and
+the index and compares them id by id. Read the columns "sqlite" and "index"
+first, then the findings, then the verdict in the last line.
 """
 
 

@@ -106,6 +106,8 @@ def _from_to(before: str | None, after: str | None) -> str:
 
 
 def _finding_lines(findings: Sequence[FindingChange], indent: str) -> Iterator[str]:
+    from hnswcheck.cli.layout import wrapped
+
     for one in findings:
         before, after = one.before, one.after
         tally = after or before
@@ -117,7 +119,8 @@ def _finding_lines(findings: Sequence[FindingChange], indent: str) -> Iterator[s
         worse = "  worse" if one.is_worse else ""
         yield f"{indent}{severity}  {one.id}  {_from_to(*counts)}{worse}"
         for sign, ids in _sample_changes(one):
-            yield f"{indent}  {sign} {', '.join(map(visible, ids))}"
+            line = f"{sign} {', '.join(map(visible, ids))}"
+            yield from (each.plain for each in wrapped(line, len(indent) + 2, len(indent) + 4))
 
 
 def _sample_changes(one: FindingChange) -> Iterator[tuple[str, list[str]]]:

@@ -134,3 +134,42 @@ def test_hostile_text_is_harmless_on_a_terminal(
     assert all(c.isprintable() or c == "\n" for c in out)
     assert "\\x1b[2J\\u202exxx" in out
     assert "+ \\x07\\n, \\ud800\n" in out
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "place"),
+    [
+        ("id", "file-missing\n", "id"),
+        ("count", 1 << 63, "count"),
+    ],
+)
+def test_a_finding_that_no_audit_makes_is_refused_with_its_place(
+    member: str,
+    value: object,
+    place: str,
+    compare: Compare,
+    reports: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    sound, damaged = reports
+    document = json.loads(damaged.read_text())
+    found = document["stores"][0]["segments"][0]["findings"][0]
+    found[member] = value
+    (edited := tmp_path / "edited.json").write_text(json.dumps(document))
+    code, out, err = compare(sound, edited)
+    assert (code, out) == (2, "")
+    assert f"$.stores[0].segments[0].findings[0].{place}: " in err
+    found |= {"id": "file-missing", "count": (1 << 63) - 1}
+    edited.write_text(json.dumps(document))
+    assert compare(sound, edited)[0] == 1
+
+
+def test_many_ids_are_wrapped(compare: Compare, reports: tuple[Path, Path], tmp_path: Path) -> None:
+    sound, damaged = reports
+    document = json.loads(damaged.read_text())
+    ids = [f"record-{n}" for n in range(50)]
+    document["stores"][0]["segments"][0]["findings"][0]["sample"] = ids
+    (edited := tmp_path / "edited.json").write_text(json.dumps(document))
+    _, out, _ = compare(sound, edited)
+    assert ", ".join(ids) in " ".join(out.split())
+    assert all(len(line) <= 80 for line in out.splitlines() if str(tmp_path.parent) not in line)
