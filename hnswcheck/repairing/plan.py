@@ -99,9 +99,9 @@ def _refusal(fates: RecordFates, undecided: Ints, choices: Choices) -> str:
     Args:
         undecided: int64: the records that no choice says anything about.
     """
-    if choices.drop and not len(fates.indexed) + len(fates.leave):
-        return "no record would be left; delete the collection with Chroma instead"
     if not len(undecided):
+        if len(fates.drop) and not len(fates.indexed) + len(fates.leave):
+            return "no record would be left; delete the collection with Chroma instead"
         return ""
     grades = fates.salvage.grades[undecided]
     counts = {grade.name.lower(): int(np.count_nonzero(grades == grade)) for grade in Grade}

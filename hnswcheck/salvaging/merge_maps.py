@@ -75,6 +75,8 @@ def _say_the_same(forward: Pairs, backward: Pairs, same_label: Ints) -> bool:
     """
     if len(forward.ids) != len(backward.ids) or (same_label < 0).any():
         return False
+    if len(np.unique(same_label)) < len(same_label):
+        return False
     return np.array_equal(forward.ids.hashes[same_label], backward.ids.hashes)
 
 
@@ -111,7 +113,7 @@ def _choice(
     def contradicted(by: Flags) -> Flags:
         return flagged(by, same_id) | flagged(by, same_label)
 
-    others = ~both & ~flagged(certain, same_id)
+    others = ~both & ~contradicted(certain)
     of_records = positions(backward.ids, records) >= 0
     against_records = contradicted(open_of_records)
     take = others & (~contradicted(open_pairs) | (of_records & ~against_records))

@@ -25,6 +25,7 @@ DATABASE = "chroma.sqlite3"
 
 BUSY_SECONDS = 5.0
 SNAPSHOT_SECONDS = 2.0
+WRITER_WAITS = "reading on would have kept a writer waiting"
 
 #: sqlite instructions a statement may take: a fixed part, and so many per byte of the database.
 #: Only a database whose pages run in circles needs more.
@@ -91,11 +92,11 @@ class Database:
         self._connection.set_progress_handler(allowance.stop, OPS_PER_CALLBACK)
         try:
             if self._too_long():
-                raise sqlite3.OperationalError("interrupted")
+                raise StoreChanged(WRITER_WAITS)
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            if self._too_long() and allowance.callbacks:
-                raise StoreChanged("reading on would have kept a writer waiting") from error
+            if _code(error) == sqlite3.SQLITE_INTERRUPT and allowance.callbacks:
+                raise StoreChanged(WRITER_WAITS) from error
             raise translated(error) from error
 
     @contextmanager
