@@ -314,8 +314,17 @@ _KINDS = (
         "Chroma from 0.5 on moves it to sqlite when it opens the collection.", "Nothing.",
     ),
     Kind(
-        "watermark-impossible", "ledger", "error", "a watermark that is ahead of the log",
-        "New writes get lower sequence ids: Chroma accepts them, but they never become visible.",
+        "watermark-missing", "ledger", "error", "an id map without a watermark",
+        "Chroma 0.x fails with \"'PersistentData' object has no attribute 'max_seq_id'\" at every"
+        " call on the collection.",
+        "Stop all writers and run hnswcheck repair PATH, which writes the watermark; --plan shows"
+        " the change first.", patchable=True,
+    ),
+    Kind(
+        "watermark-impossible", "ledger", "error", "a watermark that the log cannot have reached",
+        "If it is ahead of the log, new writes get lower sequence ids: Chroma accepts them, but"
+        " they never become visible. If it is 0, Chroma 0.x never replays what the log still has,"
+        " and with an empty log every call fails.",
         "Stop all writers and run hnswcheck repair PATH, which corrects the watermark; --plan shows"
         " the change first.", patchable=True,
     ),

@@ -27,7 +27,7 @@ FindingId = Literal[
     "level-inconsistent", "entry-point-invalid", "elements-unreachable",
     # ledger
     "records-missing", "records-phantom", "replay-blocked", "lag", "watermark-legacy",
-    "watermark-impossible", "watermark-encoding", "wal-unreadable",
+    "watermark-missing", "watermark-impossible", "watermark-encoding", "wal-unreadable",
     # vectors
     "vector-not-finite", "vector-not-normalised", "norm-invalid", "vector-differs-from-wal",
     # second reader

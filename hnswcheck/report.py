@@ -182,9 +182,16 @@ class SegmentReport:
 
 @dataclass(frozen=True, slots=True)
 class ChromaInfo:
-    """Which Chroma line last migrated the store, by its migrations."""
+    """Which Chroma wrote the store, by its migrations.
+
+    Attributes:
+        line: the line whose ways the store is judged by.
+        releases: the releases that have these migrations, as "1.3.0 to 1.4.1".
+        migrations: the newest of each directory.
+    """
 
     line: str
+    releases: str
     migrations: Mapping[str, int]
 
 

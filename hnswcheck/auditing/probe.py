@@ -40,7 +40,7 @@ def probe(view: CollectionView, folder: SegmentFolder) -> SegmentReport:
 
 def _check_presence(view: CollectionView, folder: SegmentFolder) -> Iterator[Finding]:
     if not folder.states:
-        if view.was_flushed:
+        if view.was_flushed and not view.keeps_what_it_replays():
             yield finding("segment-folder-missing")
     elif ID_MAP not in folder.states and view.was_flushed:
         yield finding("id-map-missing")

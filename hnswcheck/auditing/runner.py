@@ -47,6 +47,7 @@ from hnswcheck.store.catalog import (
 )
 from hnswcheck.store.collection_view import CollectionView, read_collection_views
 from hnswcheck.store.files import FileState, list_directory
+from hnswcheck.store.releases import step_of
 from hnswcheck.store.schema import Schema, read_schema
 from hnswcheck.store.segment import open_segment, segment_folder
 from hnswcheck.store.system_tables import read_surroundings
@@ -106,7 +107,10 @@ def _store_report(
     if any(kind.severity == "error" for kind in kinds):
         verdict = "damaged"
     schema = found.schema
-    chroma = ChromaInfo(schema.release.line, dict(schema.migrations)) if schema else None
+    chroma = None
+    if schema:
+        releases = step_of(schema.migrations).name
+        chroma = ChromaInfo(schema.release.line, releases, dict(schema.migrations))
     own, segments = tuple(found.findings), tuple(found.segments)
     return StoreReport(
         path_text(Path(path)), verdict, level, complete, elapsed, chroma, own, segments

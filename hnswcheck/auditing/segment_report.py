@@ -22,9 +22,7 @@ from hnswcheck.store.segment import SegmentFolder
 
 def ledger_of(view: CollectionView, folder: SegmentFolder) -> Ledger:
     """The accounts, as far as sqlite, header and the head of the id map tell."""
-    watermark = view.vector_watermark.value if view.vector_watermark else None
-    if watermark is None and view.peek.present:
-        watermark = view.peek.max_seq_id
+    watermark = view.vector_watermark.value if view.vector_watermark else view.peek.max_seq_id
     return Ledger(
         records=view.records,
         elements=folder.header.count if folder.header else None,
@@ -52,8 +50,12 @@ def check_watermarks(view: CollectionView) -> Iterator[Finding]:
         ("METADATA", view.metadata_watermark),
     ):
         yield from check_watermark(mark, view.release, view.highest, name)
-    if view.vector_watermark is None and view.peek.present and view.peek.max_seq_id:
-        yield finding("watermark-legacy", 1, (), None, view.peek.max_seq_id)
+    mark, peek = view.vector_watermark, view.peek
+    if peek.present and peek.max_seq_id and (mark is None or mark.form == "pickled"):
+        yield finding("watermark-legacy", 1, (), None, peek.max_seq_id)
+    has_none = mark is None and peek.max_seq_id is None and peek.total_elements_added is not None
+    if view.release.needs_watermark and has_none:
+        yield finding("watermark-missing", 1, ["VECTOR"])
 
 
 def segment_report(

@@ -256,12 +256,13 @@ def _balance(records: Strings, parts: Parts, replay: Replay) -> Balance | None:
 
 
 def _check_absence(view: CollectionView, parts: Parts, result: Balance | None) -> Iterator[Finding]:
-    """Folder or id map not there: damage only if something was flushed, or is missing."""
+    """Folder or id map not there: damage only if something is missing, or is going to be."""
     folder = parts.folder
     if ID_MAP in folder.states:
         return
     if not folder.states:
-        if view.was_flushed or (result is not None and result.missing):
+        balanced = result is not None and not result.missing
+        if not balanced or (view.was_flushed and not view.keeps_what_it_replays()):
             yield finding("segment-folder-missing")
     else:
         yield finding("id-map-missing")

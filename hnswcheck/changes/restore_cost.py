@@ -63,7 +63,7 @@ def restore_cost(
     log = view.read_all_wal()
     if manifest.log == (len(log), log[-1].seq_id if log else 0):
         return RestoreCost(0, 0, present)
-    start = _start_of(root, manifest)
+    start = _start_of(root, manifest, view)
     old, old_ids = balance_with(view, root / manifest.folder, start, records)
     written = _written_since(database, view, start, manifest)
     replayed = _replayed_vectors(log, start, old_ids)
@@ -75,11 +75,12 @@ def restore_cost(
     return RestoreCost(sum(1 for _ in unlike), len(deleted), present)
 
 
-def _start_of(root: Path, manifest: Manifest) -> int:
+def _start_of(root: Path, manifest: Manifest, view: CollectionView) -> int:
     """The seq_id after which Chroma would replay the WAL into the old folder."""
     row = manifest.watermark
     mark = None if row is None else watermark(row.raw)
-    return replay_start(peek_id_map(root / manifest.folder), mark)
+    peek = peek_id_map(root / manifest.folder)
+    return replay_start(peek, mark, view.release, view.highest)
 
 
 def _written_since(

@@ -10,7 +10,7 @@ from hnswcheck.replay.index import Replay
 from hnswcheck.report import Finding, finding
 from hnswcheck.store.releases import Release
 from hnswcheck.store.wal import WalRow, row_fault
-from hnswcheck.store.watermarks import LARGEST_SEQ_ID, Watermark
+from hnswcheck.store.watermarks import Watermark
 
 
 def check_balance(result: Balance, sampler: Sampler) -> Iterator[Finding]:
@@ -57,12 +57,10 @@ def check_watermark(
     """
     if watermark is None:
         return
-    integers = release.watermark_type == "INTEGER"
-    # Who writes a BLOB reads an INTEGER as well.
-    forms = ("integer",) if integers else ("integer", "blob8", "blob24")
-    if watermark.form not in forms:
-        expected = "INTEGER" if integers else "8-byte big-endian BLOB"
+    if watermark.form not in (*release.watermark_forms, "pickled"):
+        integer = release.watermark_type == "INTEGER"
+        expected = "INTEGER" if integer else "8-byte big-endian BLOB"
         yield finding("watermark-encoding", 1, [segment], expected, watermark.form)
-    value = watermark.value
-    if watermark.is_number(release) and not 0 <= value <= min(highest, LARGEST_SEQ_ID):
-        yield finding("watermark-impossible", 1, [segment], f"0 to {highest}", value)
+    if watermark.is_number(release) and not watermark.is_possible(release, highest):
+        expected = f"{int(release.zero_skips_all)} to {highest}"
+        yield finding("watermark-impossible", 1, [segment], expected, watermark.value)

@@ -39,7 +39,7 @@ def lines(report: Report, quiet: bool = False) -> Iterator[Line]:
 
 
 def _store(store: StoreReport) -> Iterator[Line]:
-    chroma = f"Chroma {foreign(store.chroma.line)}, " if store.chroma else ""
+    chroma = f"Chroma {foreign(store.chroma.releases)}, " if store.chroma else ""
     many = f"{_count(len(store.segments), 'collection')}, " if store.chroma else ""
     yield Text(visible(store.path), "bold")
     yield Text(f"  {chroma}{many}level {store.level}, {store.elapsed_seconds:.2f} s", "dim")

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -29,7 +29,7 @@ from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.formats.strings import Strings
 from hnswcheck.report import CollectionInfo
 from hnswcheck.store.files import states_if_quiet
-from hnswcheck.store.releases import Release
+from hnswcheck.store.releases import numbers_of, step_of
 from hnswcheck.store.view import copied_database
 
 SCRIPT = Path(__file__).with_name("chroma_child.py")
@@ -74,8 +74,8 @@ def has_chroma() -> bool:
     return find_spec("chromadb") is not None
 
 
-def find_chroma(release: Release) -> str:
-    """The version of a chromadb that works and reads what a release wrote.
+def find_chroma(migrations: Mapping[str, int]) -> str:
+    """The version of a chromadb that works and reads a store with these migrations.
 
     Raises:
         EngineMissing: there is none.
@@ -93,10 +93,10 @@ def find_chroma(release: Release) -> str:
         why = answer.get("unable") or _last_line(done.stderr) or _death(done.returncode)
         raise EngineMissing(f"chromadb cannot be used: {why}")
     version = answer["version"]
-    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    if numbers < release.oldest_reader:
-        wrote = f"the Chroma that wrote the store, {release.line}"
-        raise EngineMissing(f"chromadb {version} is older than {wrote}")
+    wrote = step_of(migrations)
+    if numbers_of(version) < numbers_of(wrote.first):
+        text = f"chromadb {version} is older than the Chroma that wrote the store, {wrote.name}"
+        raise EngineMissing(text)
     return version
 
 

@@ -37,6 +37,7 @@ from hnswcheck.store.records import Records
 from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import SegmentFolder, open_segment
 from hnswcheck.store.wal import WalRow
+from hnswcheck.store.watermarks import written
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Patch:
         if self.links_size is not None:
             yield f"cut link_lists.bin behind its last record, at {self.links_size:,} bytes"
         if self.start is not None:
-            yield f"set VECTOR's watermark to {self.start}"
+            yield f"set VECTOR's watermark to {written(self.start)}"
 
 
 def choose_patch(
@@ -128,9 +129,13 @@ def choose_patch(
 
 
 def last_operation(view: CollectionView) -> int:
-    """The seq_id of the last operation on the collection that sqlite has or will have."""
+    """The seq_id of the last operation on the collection that sqlite has or will have.
+
+    Without any it is a watermark with which the line replays all that is going to be written.
+    """
     rows = view.read_all_wal()
-    return max(rows[-1].seq_id if rows else 0, min(view.metadata_start, view.highest))
+    last = max(rows[-1].seq_id if rows else 0, min(view.metadata_start, view.highest))
+    return last or view.release.before_all
 
 
 def _start(view: CollectionView, proof: FolderAssignment) -> int:
@@ -138,7 +143,9 @@ def _start(view: CollectionView, proof: FolderAssignment) -> int:
     if proof.as_of is not None and 0 <= proof.as_of <= view.highest:
         return proof.as_of
     rows = view.read_all_wal()
-    return rows[0].seq_id - 1 if rows else last_operation(view)
+    if not rows:
+        return last_operation(view)
+    return rows[0].seq_id - 1 or view.release.before_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,15 +229,11 @@ class _Candidate:
         pending = [row for row in rows if row.seq_id > self.start]
         if after.missing or after.phantom or any(row.fault for row in pending):
             return False
-        best, written = self._best_rows(), self._written_rows(pending, id_map)
+        best = np.where(self.found.sources == LOG, self.found.at, 0)
+        written = self._written_rows(pending, id_map)
         if (written[written != best] != 0).any():
             return False
         return self._holds(np.flatnonzero(written != best), element)
-
-    def _best_rows(self) -> Ints:
-        """int64 (n,): the pending row that has the best vector of each record, 0 for none."""
-        found = self.found
-        return np.where((found.sources == LOG) & (found.at > self.start), found.at, 0)
 
     def _written_rows(self, pending: Sequence[WalRow], id_map: IdMap) -> Ints:
         """int64 (n,): the pending row whose vector each record has after replay, 0 for none."""
@@ -244,17 +247,20 @@ class _Candidate:
     def _holds(self, records: Ints, element: Ints) -> bool:
         """Whether the folder already has the vectors that the log has of some records.
 
-        Replay ignores the add of a record that the folder has, so the folder's vector stays.
+        Replay begins behind the row, or ignores the add of a record that the folder has, so that
+        the folder's vector stays.
         """
-        if not len(records):
-            return True
         if (element[records] < 0).any():
             return False
         dimension = self.view.collection.dimension or 0
         norm = None if self.folder.norms is None else 1.0
-        logged = np.concatenate(list(self.found.read(records, self.database, dimension)))
-        stored = self.folder.vectors(element[records])
-        return not any(differs(a, norm, b) for a, b in zip(stored, logged, strict=True))
+        begin = 0
+        for logged in self.found.read(records, self.database, dimension):
+            stored = self.folder.vectors(element[records[begin : begin + len(logged)]])
+            if any(differs(a, norm, b) for a, b in zip(stored, logged, strict=True)):
+                return False
+            begin += len(logged)
+        return True
 
 
 def _fits(id_map: IdMap, elements: Elements) -> bool:

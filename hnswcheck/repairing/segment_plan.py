@@ -20,6 +20,7 @@ from hnswcheck.salvaging.grade import Grade
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.salvaging.sources import Salvaged
 from hnswcheck.store.manifest import as_text
+from hnswcheck.store.watermarks import written
 
 
 class RecordGrade(NamedTuple):
@@ -209,7 +210,7 @@ class SegmentPlan(_Described):
         if found.skipped:
             yield f"pass over {found.skipped:,} unreadable rows of the log"
         if found.metadata_start is not None:
-            yield f"set METADATA's watermark to {found.metadata_start}"
+            yield f"set METADATA's watermark to {written(found.metadata_start)}"
         if len(fates.leave):
             yield f"leave {len(fates.leave):,} records out of the index"
         if len(fates.drop):

@@ -148,16 +148,20 @@ def _changes(
     start: int | None,
     before: WatermarkRow | None,
 ) -> Iterator[WatermarkChange]:
-    """What becomes of the collection's watermarks."""
+    """What becomes of the collection's watermarks.
+
+    METADATA begins with all of the log where it has no row, in every line.
+    """
     if start is not None:
-        after = numbered(connection, before, start)
-        yield WatermarkChange(plan.segment, before, after)
+        yield WatermarkChange(plan.segment, before, numbered(connection, before, start))
     elif plan.patch is None:  # there is no index, or its id map has the watermark
         yield WatermarkChange(plan.segment, before, None)
     metadata, start = plan.audited.metadata_segment, plan.fates.salvage.metadata_start
     if metadata is not None and start is not None:
         row = read_watermark(connection, metadata)
-        yield WatermarkChange(metadata, row, numbered(connection, row, start))
+        yield WatermarkChange(
+            metadata, row, numbered(connection, row, start) if start >= 0 else None
+        )
 
 
 def _delete(root: Path, plan: SegmentPlan, lines: str, now: datetime, wait: float) -> str:

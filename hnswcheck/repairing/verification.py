@@ -69,8 +69,8 @@ def how_to_verify(
             raise EngineMissing("chromadb is not installed")
         with reading(root):
             with open_store(root) as view:
-                release = read_schema(view.database).release
-            find_chroma(release)
+                migrations = read_schema(view.database).migrations
+            find_chroma(migrations)
             check_room(root, segments)
     except HnswcheckError as error:
         if chosen is Verify.CHROMA:

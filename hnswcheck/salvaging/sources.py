@@ -49,7 +49,7 @@ class Salvaged:
         records: the records after replay.
         grades: uint8 (n,): of the best source, a :class:`Grade`.
         reasons: uint8 (n,): why, each a :class:`Reason`.
-        sources: int8 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
+        sources: int64 (n,): -1 nowhere, 0 the log, else 1 + the number of the folder.
         at: int64 (n,): the seq_id in the log, or the element in the folder.
         folders: the segment's own first.
         assignments: what is known of each; None for one whose elements nobody can name.
@@ -64,7 +64,7 @@ class Salvaged:
     records: Records
     grades: Grades
     reasons: Reasons
-    sources: np.ndarray[tuple[int], np.dtype[np.int8]]
+    sources: Ints
     at: Ints
     folders: tuple[DamagedSegment, ...]
     assignments: tuple[FolderAssignment | None, ...]
@@ -196,18 +196,18 @@ class _Best:
 
     Attributes:
         judged: its grade, with the reason.
-        sources: int8 (n,): its number, as :class:`Salvaged` has it.
+        sources: int64 (n,): its number, as :class:`Salvaged` has it.
         at: int64 (n,): the seq_id in the log, or the element in the folder.
     """
 
     judged: Judged
-    sources: np.ndarray[tuple[int], np.dtype[np.int8]]
+    sources: Ints
     at: Ints
 
     @classmethod
     def of_log(cls, log: LogEvidence) -> _Best:
         """What the log alone gives."""
-        sources = np.where(log.grades > 0, LOG, NOWHERE).astype(np.int8)
+        sources = np.where(log.grades > 0, LOG, NOWHERE).astype(np.int64)
         return cls(Judged(log.grades, log.reasons).copy(), sources, log.seq_ids.copy())
 
     def is_all_proven(self) -> bool:
@@ -371,6 +371,6 @@ def _right_metadata(view: CollectionView, stored: Records) -> int | None:
     if not any(check_watermark(mark, view.release, highest, "METADATA")):
         return None
     assert mark is not None
-    if mark.is_number(view.release) and 0 <= mark.value <= highest:
+    if mark.is_number(view.release) and mark.is_possible(view.release, highest):
         return mark.value  # only written in another form
-    return min(int(stored.seq_ids.max(initial=0)), highest)
+    return min(int(stored.seq_ids.max(initial=0)), highest) or view.release.before_all

@@ -85,7 +85,8 @@ class CollectionView:
     @property
     def metadata_start(self) -> int:
         """Where the replay of METADATA begins."""
-        return self.metadata_watermark.value if self.metadata_watermark else 0
+        mark = self.metadata_watermark
+        return mark.start(self.release, self.highest) if mark else self.release.before_all
 
     @property
     def start_known(self) -> bool:
@@ -101,8 +102,19 @@ class CollectionView:
 
     @property
     def was_flushed(self) -> bool:
-        """Whether sqlite says so; 0.4 keeps no record of it there."""
+        """Whether the watermark says so; 0.4 keeps it in the id map."""
         return self.vector_watermark is not None and self.vector_watermark.value > 0
+
+    def keeps_what_it_replays(self) -> bool:
+        """Whether no row of the log is purged that a new index needs, until it is flushed.
+
+        In 1.x the watermark of the old index lets Chroma purge rows that it has just replayed.
+        """
+        if self.release.watermark_outlives_index:
+            return True
+        settings = self.settings()
+        pending = sum(row.seq_id > self.start for row in self.wal)
+        return not settings.purges or pending >= settings.sync_threshold
 
 
 class AllRows:
@@ -140,7 +152,7 @@ class AllRows:
 def read_collection_views(
     store: StoreView, collections: Sequence[Collection], schema: Schema, with_ids: bool
 ) -> Iterator[CollectionView]:
-    """All that sqlite says of each collection, in the order of their metadata segments.
+    """All that sqlite says of each collection, in an order of its own.
 
     The number of queries grows with the records and the WAL, not with the collections.
 
@@ -149,7 +161,7 @@ def read_collection_views(
         with_ids: read record ids and count the WAL, too.
     """
     marks = read_watermarks(store.database)
-    places = [_place(store, collection, marks) for collection in collections]
+    places = [_place(store, collection, marks, schema.release) for collection in collections]
     waiting = {place.metadata: place for place in places}
     common = _read_common(store, places, schema, with_ids)
     if with_ids:
@@ -176,18 +188,42 @@ class _Place:
     vector_watermark: Watermark | None
     metadata_watermark: Watermark | None
 
-    @property
-    def start(self) -> int:
-        return replay_start(self.peek, self.vector_watermark)
+    def start(self, release: Release, highest: int) -> int:
+        return replay_start(self.peek, self.vector_watermark, release, highest)
 
-    @property
-    def first(self) -> int:
+    def first(self, release: Release, highest: int) -> int:
         """The seq_id after which one of its segments has rows to apply."""
         seen = self.metadata_watermark
-        return min(self.start, seen.value if seen else 0)
+        return min(self.start(release, highest), seen.start(release, highest) if seen else 0)
 
 
-def _place(store: StoreView, collection: Collection, marks: Mapping[str, Watermark]) -> _Place:
+def _vector_watermark(release: Release, peek: Peek, row: Watermark | None) -> Watermark | None:
+    """VECTOR's watermark from where the line reads it."""
+    if release.watermark_in == "sqlite":
+        return row
+    return None if peek.max_seq_id is None else Watermark(peek.max_seq_id, "pickled")
+
+
+def replay_start(peek: Peek, row: Watermark | None, release: Release, highest: int) -> int:
+    """The seq_id after which a line replays the log into the index.
+
+    Args:
+        row: VECTOR's in ``max_seq_id``; a line that keeps its watermark there takes over what an
+            older one left in the id map.
+        highest: the last seq_id of the log.
+    """
+    begun = peek.present if release.empty_id_map_starts_over else peek.exists
+    mark = _vector_watermark(release, peek, row)
+    if mark is None and begun and peek.max_seq_id is not None:
+        mark = Watermark(peek.max_seq_id, "pickled")
+    if mark is None or not (begun or release.watermark_outlives_index):
+        return release.before_all
+    return mark.start(release, highest)
+
+
+def _place(
+    store: StoreView, collection: Collection, marks: Mapping[str, Watermark], release: Release
+) -> _Place:
     assert collection.vector is not None
     assert collection.metadata is not None
     folder = segment_folder(store.root, collection)
@@ -203,7 +239,7 @@ def _place(store: StoreView, collection: Collection, marks: Mapping[str, Waterma
         folder=folder,
         peek=peek,
         unreadable=unreadable,
-        vector_watermark=marks.get(collection.vector.id),
+        vector_watermark=_vector_watermark(release, peek, marks.get(collection.vector.id)),
         metadata_watermark=marks.get(collection.metadata.id),
     )
 
@@ -240,7 +276,7 @@ class _Common:
             collection=collection,
             folder=place.folder,
             peek=place.peek,
-            start=place.start,
+            start=place.start(self.schema.release, self.highest),
             vector_watermark=place.vector_watermark,
             metadata_watermark=place.metadata_watermark,
             records=self.records.get(place.metadata, 0),
@@ -265,8 +301,8 @@ def _read_common(
 ) -> _Common:
     database = store.database
     records = count_records(database)
-    wal = read_wal(database, {p.collection.id: p.first for p in places}, schema.release)
-    highest = highest_seq_id(database)
+    release, highest = schema.release, highest_seq_id(database)
+    wal = read_wal(database, {p.collection.id: p.first(release, highest) for p in places}, release)
     totals = read_wal_summary(database) if with_ids else None
     in_order = [p.collection.id for p in sorted(places, key=lambda p: p.metadata.encode())]
     sizes = {collection: (totals or {}).get(collection, 0) for collection in in_order}
@@ -277,17 +313,7 @@ def _read_common(
         wal=wal,
         wal_totals=totals,
         highest=highest,
-        all_rows=AllRows(database, schema.release, sizes),
+        all_rows=AllRows(database, release, sizes),
         aside=quarantined_folders(store.root),
         history=cache(partial(read_history, database)),
     )
-
-
-def replay_start(peek: Peek, mark: Watermark | None) -> int:
-    """The seq_id after which Chroma replays the WAL into the index.
-
-    Without an id map, or with an empty one, it starts over; 0.4 keeps its watermark in the id map.
-    """
-    if not peek.present:
-        return 0
-    return mark.value if mark else peek.max_seq_id or 0

@@ -1,22 +1,26 @@
-"""What differs between the releases of Chroma: one row for each line of releases.
+"""What differs between the releases of Chroma: one row for each line of releases that behave alike.
 
-Sources in chroma-core/chroma. Of 0.x: ``chromadb/migrations``, and ``hnsw_params.py``,
-``local_hnsw.py``, ``local_persistent_hnsw.py`` and ``batch.py`` in
-``chromadb/segment/impl/vector``. Of 1.x:
+Sources in chroma-core/chroma, at the tags of the releases. Of 0.x: ``chromadb/migrations``,
+``chromadb/db/mixins/embeddings_queue.py``, and ``hnsw_params.py``, ``local_hnsw.py``,
+``local_persistent_hnsw.py`` and ``batch.py`` in ``chromadb/segment/impl/vector``. Of 1.x:
 ``rust/sqlite/migrations``, ``rust/segment/src/local_hnsw.rs``, ``rust/log/src/sqlite_log.rs`` and
 ``rust/index/src/hnsw.rs``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hnswcheck.formats.id_map import Shape
 
 #: What a collection has that says nothing, in all lines.
 DEFAULT_M, DEFAULT_EF_CONSTRUCTION, DEFAULT_RESIZE_FACTOR = 16, 100, 1.2
+DEFAULT_SYNC_THRESHOLD = 1000
+
+Version = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +28,21 @@ class Release:
     """What one line of Chroma's releases does in its own way.
 
     Attributes:
-        line: its name, as reports have it.
-        migrations: the newest migration of each directory.
-        oldest_reader: the first release known to read what the line wrote.
+        line: its name, after its newest release.
+        first: its first release.
         reader: what reads a store. The Rust one refuses a row of the log whose metadata is no JSON
             object or whose time is none, and takes an empty configuration of a collection for its
             defaults; the Python one does neither.
         id_map: shape of the id map that the line writes.
         watermark_in: where VECTOR's watermark is; METADATA's always is in sqlite.
         watermark_type: of ``max_seq_id.seq_id``, and of ``embeddings.seq_id``.
+        watermark_forms: the forms of ``max_seq_id.seq_id`` that the line reads.
+        before_all: a watermark with which all of the log is replayed.
+        zero_skips_all: with the watermark 0 nothing of the log is replayed, now or ever, and with
+            an empty log every call fails: ``start or self._next_seq_id()``.
+        needs_watermark: an id map without a watermark anywhere fails to load.
+        watermark_outlives_index: VECTOR's watermark counts although there is no index; else an
+            index that is begun anew gets all of the log.
         first_capacity: elements that a new index has room for.
         growth: how the capacity follows the number of elements; the factor is the setting
             ``hnsw:resize_factor``.
@@ -52,12 +62,16 @@ class Release:
     """
 
     line: str
-    migrations: Mapping[str, int]
-    oldest_reader: tuple[int, ...]
+    first: Version
     reader: Literal["python", "rust"]
     id_map: Shape
     watermark_in: Literal["id map", "sqlite"]
     watermark_type: Literal["BLOB", "INTEGER"]
+    watermark_forms: frozenset[str]
+    before_all: Literal[-1, 0]
+    zero_skips_all: bool
+    needs_watermark: bool
+    watermark_outlives_index: bool
     first_capacity: int
     growth: Literal["by a factor", "to a power of two"]
     level_seed: int
@@ -81,12 +95,16 @@ class Release:
 
 _0_4 = Release(
     line="0.4",
-    migrations={"embeddings_queue": 1, "sysdb": 4, "metadb": 3},
-    oldest_reader=(0, 4, 24),
+    first=(0, 4, 0),
     reader="python",
     id_map="instance",
     watermark_in="id map",
     watermark_type="BLOB",
+    watermark_forms=frozenset({"blob8", "blob24"}),
+    before_all=-1,
+    zero_skips_all=True,
+    needs_watermark=True,
+    watermark_outlives_index=False,
     first_capacity=1000,
     growth="by a factor",
     level_seed=100,
@@ -98,24 +116,29 @@ _0_4 = Release(
     empty_id_map_starts_over=False,
 )
 
-_0_5 = replace(
-    _0_4,
-    line="0.5",
-    migrations={"embeddings_queue": 2, "sysdb": 9, "metadb": 4},
-    oldest_reader=(0, 5, 23),
-    watermark_in="sqlite",
-)
+_0_5_5 = replace(_0_4, line="0.5.5", first=(0, 5, 0))
 
-_0_6 = replace(_0_5, line="0.6")
+_0_6 = replace(
+    _0_5_5,
+    line="0.6",
+    first=(0, 5, 6),
+    watermark_in="sqlite",
+    watermark_forms=frozenset({"integer", "blob8", "blob24"}),
+    watermark_outlives_index=True,
+)
 
 _1_0 = replace(
     _0_6,
     line="1.0",
-    migrations={"embeddings_queue": 2, "sysdb": 9, "metadb": 5},
-    oldest_reader=(1, 0),
+    first=(1, 0, 0),
     reader="rust",
     id_map="dict",
     watermark_type="INTEGER",
+    watermark_forms=frozenset({"integer"}),
+    before_all=0,
+    zero_skips_all=False,
+    needs_watermark=False,
+    watermark_outlives_index=False,
     first_capacity=10_000,
     growth="to a power of two",
     level_seed=0,
@@ -127,38 +150,93 @@ _1_0 = replace(
     empty_id_map_starts_over=True,
 )
 
-_1_5 = replace(
-    _1_0,
-    line="1.5",
-    migrations={"embeddings_queue": 2, "sysdb": 10, "metadb": 6},
-    oldest_reader=(1, 5),
-    first_capacity=100,
+_1_2 = replace(_1_0, line="1.2", first=(1, 0, 21), first_capacity=100)
+
+_1_4 = replace(_1_2, line="1.4", first=(1, 3, 0))
+
+_1_5 = replace(_1_4, line="1.5", first=(1, 5, 0))
+
+#: By line, oldest first.
+RELEASES: dict[str, Release] = {r.line: r for r in (_0_4, _0_5_5, _0_6, _1_0, _1_2, _1_4, _1_5)}
+
+
+class Step(NamedTuple):
+    """Releases with the same migrations, and the number of the newest one in each directory."""
+
+    first: str
+    last: str
+    migrations: Mapping[str, int]
+
+    @property
+    def name(self) -> str:
+        """The releases, as reports have them."""
+        return f"{self.first} to {self.last}" if self.first != self.last else self.first
+
+
+def _step(first: str, last: str, embeddings_queue: int, sysdb: int, metadb: int) -> Step:
+    numbers = {"embeddings_queue": embeddings_queue, "sysdb": sysdb, "metadb": metadb}
+    return Step(first, last, numbers)
+
+
+#: Oldest first. A store has the migrations of the newest release that opened it.
+STEPS = (
+    _step("0.4.0", "0.4.3", 1, 3, 1),
+    _step("0.4.4", "0.4.5", 1, 3, 2),
+    _step("0.4.6", "0.4.14", 1, 3, 3),
+    _step("0.4.15", "0.4.24", 1, 4, 3),
+    _step("0.5.0", "0.5.0", 1, 5, 3),
+    _step("0.5.1", "0.5.3", 1, 6, 3),
+    _step("0.5.4", "0.5.5", 1, 7, 3),
+    _step("0.5.6", "0.6.3", 2, 9, 4),
+    _step("1.0.0", "1.2.2", 2, 9, 5),
+    _step("1.3.0", "1.4.1", 2, 10, 5),
+    _step("1.5.0", "1.5.9", 2, 10, 6),
 )
 
-#: By line, oldest first. Of the releases, 0.5.5 is the last that is like 0.4, though its migrations
-#: are already those of a later line; and 1.1 is the first that is like 1.5.
-RELEASES: dict[str, Release] = {r.line: r for r in (_0_4, _0_5, _0_6, _1_0, _1_5)}
-
 #: The newest migration of each directory that this version knows.
-NEWEST_KNOWN = tuple(RELEASES.values())[-1].migrations
+NEWEST_KNOWN = STEPS[-1].migrations
+
+
+def step_of(migrations: Mapping[str, int]) -> Step:
+    """The releases whose migrations a store has: the newest that have no other.
+
+    Chroma migrates metadb last: where it came to sysdb only, records and watermarks still are those
+    of the releases before.
+
+    Args:
+        migrations: the newest of each directory.
+    """
+    having = [s for s in STEPS if all(migrations.get(d, 0) >= n for d, n in s.migrations.items())]
+    return having[-1] if having else STEPS[0]
 
 
 def release_of(migrations: Mapping[str, int]) -> Release:
-    """The line that wrote a store: the oldest one that has all its migrations of sysdb and metadb.
-
-    Of two lines with the same migrations it is the later one, as 0.6 for what 0.5 wrote. Chroma
-    migrates metadb last: where it came to sysdb only, records and watermarks still are those of the
-    line before.
+    """The line that wrote a store; of several with the same migrations the newest one.
 
     Args:
-        migrations: the newest of each directory, none newer than :data:`NEWEST_KNOWN`.
+        migrations: the newest of each directory.
     """
-    metadb = migrations.get("metadb", 0)
-    having = [r for r in RELEASES.values() if metadb <= r.migrations["metadb"]]
-    having = [r for r in having if r.watermark_type == having[0].watermark_type]
-    sysdb = migrations.get("sysdb", 0)
-    first = next((r for r in having if sysdb <= r.migrations["sysdb"]), having[-1])
-    return next(r for r in reversed(having) if r.migrations == first.migrations)
+    return release_for(step_of(migrations).last)
+
+
+def release_for(version: str) -> Release:
+    """The line of a release; of a version that leaves numbers out, the newest that it can mean.
+
+    Raises:
+        ValueError: it is no version, or older than any that is known.
+    """
+    if not re.fullmatch(r"\d{1,5}(\.\d{1,5}){0,2}", version):
+        raise ValueError(f"{version!r} is no version of Chroma")
+    numbers = numbers_of(version)
+    for release in reversed(RELEASES.values()):
+        if release.first[: len(numbers)] <= numbers:
+            return release
+    raise ValueError(f"no Chroma before {STEPS[0].first} wrote such stores")
+
+
+def numbers_of(version: str) -> Version:
+    """A version as numbers that can be compared."""
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def labels_follow_rows(shape: Shape | None) -> bool:

@@ -185,11 +185,13 @@ class Peek(NamedTuple):
     """What the first bytes of an id map tell.
 
     Attributes:
-        present: there is an id map, and not one that is empty.
+        exists: there is an id map.
+        present: there is, and not one that is empty.
         max_seq_id: the watermark that 0.4 keeps in it.
         total_elements_added: the label counter.
     """
 
+    exists: bool = False
     present: bool = False
     max_seq_id: int | None = None
     total_elements_added: int | None = None
@@ -209,7 +211,7 @@ def peek_id_map(folder: Path) -> Peek:
         raise unreadable(path, error) from error
     id_map = decode_id_map(_read(path, HEAD_BYTES))
     empty = id_map.problem is None and not len(id_map.id_to_label.ids)
-    return Peek(not empty, id_map.max_seq_id, id_map.total_elements_added)
+    return Peek(True, not empty, id_map.max_seq_id, id_map.total_elements_added)
 
 
 def _read(path: Path, size: int) -> bytes:

@@ -1,8 +1,9 @@
-"""How a collection's index is to be built (M, ef_construction, threads), and what embeds for it.
+"""How a collection's index is to be built and flushed, and what embeds for it.
 
 0.4 to 0.6 keep them as metadata of the segment (``hnsw:M``, ``hnsw:construction_ef``,
-``hnsw:num_threads``: chromadb/segment/impl/vector/hnsw_params.py), 1.x in the configuration or the
-schema of the collection (``max_neighbors``, ``ef_construction``, ``num_threads``). The same two
+``hnsw:num_threads``, ``hnsw:sync_threshold``: chromadb/segment/impl/vector/hnsw_params.py), 1.x in
+the configuration or the schema of the collection (``max_neighbors``, ``ef_construction``,
+``num_threads``, ``sync_threshold``). The same two
 places keep the embedding function since 1.0: {"type": "known", "name": "default", "config": {}}, or
 of type "legacy" or "unknown" and nothing else.
 """
@@ -17,6 +18,7 @@ from hnswcheck.formats.text import text
 from hnswcheck.store.catalog import Collection
 from hnswcheck.store.config_json import settings_in_json
 from hnswcheck.store.database import Database
+from hnswcheck.store.releases import DEFAULT_SYNC_THRESHOLD
 from hnswcheck.store.schema import Schema
 
 #: What each is called, the field of this module first.
@@ -24,6 +26,7 @@ NAMES = {
     "m": ("hnsw:M", "max_neighbors", "M"),
     "ef_construction": ("hnsw:construction_ef", "ef_construction"),
     "threads": ("hnsw:num_threads", "num_threads"),
+    "sync_threshold": ("hnsw:sync_threshold", "sync_threshold"),
 }
 
 PLACES = (
@@ -42,11 +45,19 @@ FUNCTION_PLACES = (
 
 @dataclass(frozen=True, slots=True)
 class DeclaredSettings:
-    """What the collection says; ``threads`` 0 for as many as there are."""
+    """What the collection says.
+
+    Attributes:
+        threads: that build the index; 0 for as many as there are.
+        sync_threshold: operations after which Chroma flushes the index.
+        purges: the log loses what both segments have; it is the store that says so.
+    """
 
     m: int
     ef_construction: int
     threads: int
+    sync_threshold: int
+    purges: bool
 
 
 def read_declared_settings(
@@ -60,9 +71,24 @@ def read_declared_settings(
             if values and isinstance(values[0], int) and values[0] > 0:
                 said.setdefault(name, values[0])
     default = schema.release
-    return DeclaredSettings(
-        **{"m": default.m, "ef_construction": default.ef_construction, "threads": 0, **said}
-    )
+    settings = {
+        "m": default.m,
+        "ef_construction": default.ef_construction,
+        "threads": 0,
+        "sync_threshold": DEFAULT_SYNC_THRESHOLD,
+        **said,
+    }
+    return DeclaredSettings(**settings, purges=_purges(database))
+
+
+def _purges(database: Database) -> bool:
+    """Whether the log is purged; stores that are older than the setting keep everything."""
+    try:
+        rows = database.rows("SELECT config_json_str FROM embeddings_queue_config")
+    except SchemaUnknown:
+        return False
+    said = [found for (value,) in rows for found in settings_in_json(value, ((),))]
+    return not said or said[0].get("automatically_purge") is not False
 
 
 def read_embedding_function(

@@ -65,12 +65,12 @@ def fits(*numbers: int) -> bool:
 #: Integers past this are no counter of operations: damage that a third-party fix left.
 LARGEST_SEQ_ID = 1 << 53
 
-WatermarkForm = Literal["integer", "blob8", "blob24", "digits", "other"]
+WatermarkForm = Literal["integer", "blob8", "blob24", "digits", "pickled", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """A ``max_seq_id`` row: the number, and how it is written."""
+    """A ``max_seq_id`` row: the number, and how it is written; "pickled" in an id map."""
 
     value: int
     form: WatermarkForm
@@ -82,6 +82,29 @@ class Watermark:
         """
         unread = release.watermark_type == "INTEGER" and self.form == "digits"
         return self.form != "other" and not unread
+
+    def is_possible(self, release: Release, highest: int) -> bool:
+        """Whether the log can have reached it, and the line goes on from there.
+
+        Args:
+            highest: the last seq_id of the log.
+        """
+        if self.value == 0 and release.zero_skips_all:
+            return False
+        return release.before_all <= self.value <= min(highest, LARGEST_SEQ_ID)
+
+    def start(self, release: Release, highest: int) -> int:
+        """The seq_id after which a line replays the log.
+
+        Args:
+            highest: the last seq_id of the log.
+        """
+        return highest if self.value == 0 and release.zero_skips_all else self.value
+
+
+def written(start: int) -> str:
+    """A watermark as text; below 0 it only says that all of the log is to be replayed."""
+    return str(start) if start >= 0 else "before all of the log"
 
 
 def read_watermarks(database: Database) -> dict[str, Watermark]:

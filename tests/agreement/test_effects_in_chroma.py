@@ -34,7 +34,7 @@ from hnswcheck.replay.effects import (
     effect_on_index,
     effect_on_record,
 )
-from hnswcheck.store.releases import RELEASES
+from hnswcheck.store.releases import release_for
 from hnswcheck.store.wal import OPERATIONS, Operation, WalRow
 
 pytestmark = pytest.mark.usefixtures("chroma")
@@ -164,7 +164,7 @@ def rows_of(*cases: Case) -> list[Written]:
 def test_the_engine_does_to_records_and_index_what_the_table_says(
     line: str, tmp_path: Path
 ) -> None:
-    release = RELEASES[line]
+    release = release_for(VERSIONS[line])
     effects = {case: effect_on_index(case.row, case.exists, release) for case in CASES}
     readable = [case for case in CASES if effects[case] is not Effect.FAILS]
     found = answer(line, tmp_path, rows_of(*readable))
@@ -193,8 +193,12 @@ def test_the_engine_does_to_records_and_index_what_the_table_says(
 
 @each_line
 def test_the_engine_stops_where_the_table_says_so(line: str, tmp_path: Path) -> None:
-    cases = [c for c in CASES if effect_on_index(c.row, c.exists, RELEASES[line]) is Effect.FAILS]
-    assert bool(cases) is RELEASES[line].index_needs_vectors
+    cases = [
+        c
+        for c in CASES
+        if effect_on_index(c.row, c.exists, release_for(VERSIONS[line])) is Effect.FAILS
+    ]
+    assert bool(cases) is release_for(VERSIONS[line]).index_needs_vectors
     for number, case in enumerate(cases):
         assert fails(line, tmp_path / str(number), rows_of(case)), case
 
@@ -202,7 +206,7 @@ def test_the_engine_stops_where_the_table_says_so(line: str, tmp_path: Path) -> 
 @each_line
 def test_the_engine_stops_at_an_operation_that_it_does_not_know(line: str, tmp_path: Path) -> None:
     unknown = WalRow(1, None, b"other", 12)
-    assert effect_on_index(unknown, True, RELEASES[line]) is Effect.UNKNOWN
+    assert effect_on_index(unknown, True, release_for(VERSIONS[line])) is Effect.UNKNOWN
     assert fails(line, tmp_path, [(7, "other", float(OF_ROW))])
 
 
@@ -221,7 +225,7 @@ def test_an_add_of_an_id_that_is_there_is_ignored_by_the_index_where_the_table_s
     assert found["records"].count("other") == 1
     served = found["index"]["other"]
     assert served == (OF_SECOND_ROW if line == "0.4" else OF_ROW)
-    last = effect_on_index(WalRow(3, "add", b"other", 12), True, RELEASES[line])
+    last = effect_on_index(WalRow(3, "add", b"other", 12), True, release_for(VERSIONS[line]))
     allowed = {Effect.IGNORED: {OF_ROW}, Effect.DISPUTED: {OF_ROW, OF_SECOND_ROW}}
     assert served in allowed[last]
 
@@ -283,7 +287,7 @@ def test_the_engine_does_to_an_element_what_the_table_says(
     results: int,
     tmp_path: Path,
 ) -> None:
-    release = RELEASES[line]
+    release = release_for(VERSIONS[line])
     one = WalRow(1, operation, id.encode(), None if operation == "delete" else 12)
     effect = effect_on_element(effect_on_index(one, id != "new", release), element, release)
     rows: list[Written] = [(operation, id, OF_ROW if one.vector_bytes else None)]

@@ -37,6 +37,7 @@ from hnswcheck.formats.segment_files import INDEX_FILES
 from hnswcheck.formats.strings import Strings
 from hnswcheck.repairing.build_index import build_segment
 from hnswcheck.repairing.index_settings import IndexSettings, estimate
+from hnswcheck.store.releases import release_for
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -51,7 +52,7 @@ ROUNDING = 3e-7
 
 
 def line_of(version: str) -> str:
-    return version[:3]
+    return release_for(version).line
 
 
 def fewest(version: str) -> int:

@@ -241,8 +241,8 @@ def make_broken(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
 
 
 def make_old(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
-    later = replace(releases.RELEASES["1.5"], oldest_reader=(99, 0))
-    monkeypatch.setitem(releases.RELEASES, "1.5", later)
+    later = releases.STEPS[-1]._replace(first="99.0.0")
+    monkeypatch.setattr(releases, "STEPS", (*releases.STEPS[:-1], later))
 
 
 def make_full(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:

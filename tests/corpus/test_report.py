@@ -44,7 +44,7 @@ DOCUMENT: dict[type, str] = {
     Report: "schema tool stores",
     Tool: "name version",
     StoreReport: "path verdict level complete elapsed_seconds chroma findings segments",
-    ChromaInfo: "line migrations",
+    ChromaInfo: "line releases migrations",
     SegmentReport: "collection vector_segment metadata_segment status ledger recoverable findings",
     CollectionInfo: "id name tenant database dimension space",
     Ledger: "records index_ids elements live tombstones total_elements_added capacity"

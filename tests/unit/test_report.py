@@ -69,7 +69,8 @@ stores = st.builds(
     level=st.sampled_from(Level),
     complete=st.booleans(),
     elapsed_seconds=st.floats(0, 1e9),
-    chroma=st.none() | st.builds(ChromaInfo, texts, st.dictionaries(texts, numbers, max_size=3)),
+    chroma=st.none()
+    | st.builds(ChromaInfo, texts, texts, st.dictionaries(texts, numbers, max_size=3)),
     findings=some_findings,
     segments=st.lists(segments, max_size=2).map(tuple),
 )

@@ -26,7 +26,14 @@ from hnswcheck.formats.link_lists import read_link_lists
 from hnswcheck.repairing.build_index import build_segment
 from hnswcheck.repairing.index_settings import IndexSettings
 from hnswcheck.store.database import connect
-from hnswcheck.store.releases import RELEASES, Release, release_of
+from hnswcheck.store.releases import (
+    RELEASES,
+    Release,
+    numbers_of,
+    release_for,
+    release_of,
+    step_of,
+)
 from hnswcheck.store.schema import read_schema
 
 #: Fixtures that show more than what one release does when nothing goes wrong.
@@ -127,41 +134,63 @@ def id_maps(line: str) -> list[tuple[Folder, IdMap]]:
     return [(f, f.id_map) for f in folders(line) if f.id_map is not None]
 
 
-def test_there_is_a_row_for_each_line_of_the_corpus() -> None:
-    assert RELEASES.keys() == VERSIONS.keys()
-    assert {line: release.line for line, release in RELEASES.items()} == {n: n for n in VERSIONS}
-
-
 @each_line
-def test_a_store_is_known_by_the_migrations_of_the_row(line: str) -> None:
-    """What 0.5 wrote goes by the name of 0.6, which has the same migrations."""
+def test_a_store_is_known_by_its_migrations(line: str) -> None:
+    """Of lines with the same migrations it goes by the newest."""
     for name, store in written(line).items():
-        assert store.migrations == RELEASES[line].migrations, name
-        assert store.release is RELEASES["0.6" if line == "0.5" else line], name
+        step = step_of(store.migrations)
+        assert store.migrations == step.migrations, name
+        assert numbers_of(step.first) <= numbers_of(VERSIONS[line]) <= numbers_of(step.last), name
+        assert store.release is release_for(step.last), name
 
 
 def test_migrations_cut_short_leave_the_line_that_the_records_are_of() -> None:
-    """Chroma migrates sysdb before metadb, which holds the type of all seq_ids."""
-    for migrations, line in (
-        ({}, "0.4"),
-        ({"sysdb": 9, "metadb": 3}, "0.6"),
-        ({"sysdb": 10, "metadb": 4}, "0.6"),
-        ({"sysdb": 10, "metadb": 5}, "1.5"),
+    """Chroma migrates the log first, then sysdb, then metadb with the type of all seq_ids."""
+    for log, sysdb, metadb, line in (
+        (0, 0, 0, "0.4"),
+        (1, 3, 1, "0.4"),
+        (1, 5, 3, "0.5.5"),
+        (2, 7, 3, "0.5.5"),
+        (2, 9, 3, "0.5.5"),
+        (2, 9, 4, "0.6"),
+        (2, 10, 4, "0.6"),
+        (2, 9, 5, "1.2"),
+        (2, 10, 5, "1.4"),
+        (2, 10, 6, "1.5"),
     ):
+        migrations = {"embeddings_queue": log, "sysdb": sysdb, "metadb": metadb}
         assert release_of(migrations) is RELEASES[line], migrations
+
+
+@pytest.mark.parametrize(
+    ("version", "line"),
+    [
+        ("0.4", "0.4"), ("0.4.0", "0.4"), ("0.5.5", "0.5.5"), ("0.5.6", "0.6"), ("0.5", "0.6"),
+        ("0.6", "0.6"), ("1.0.20", "1.0"), ("1.0.21", "1.2"), ("1.1", "1.2"), ("1.3.5", "1.4"),
+        ("1", "1.5"), ("1.5.9", "1.5"), ("1.5.10", "1.5"),
+    ],
+)  # fmt: skip
+def test_a_version_belongs_to_a_line(version: str, line: str) -> None:
+    assert release_for(version) is RELEASES[line]
+
+
+@pytest.mark.parametrize("version", ["", "0.3.29", "0.3", "one", "1.x", "-1", "1.5.9.1", "1..2"])
+def test_what_is_no_version_belongs_to_none(version: str) -> None:
+    with pytest.raises(ValueError, match="Chroma"):
+        release_for(version)
 
 
 @each_line
 def test_seq_ids_have_the_type_of_the_row(line: str) -> None:
     types = {kind for store in written(line).values() for kind in store.types}
-    assert types == {RELEASES[line].watermark_type.lower()}
+    assert types == {release_for(VERSIONS[line]).watermark_type.lower()}
 
 
 @each_line
 def test_the_watermark_is_where_the_row_says(line: str) -> None:
     flushed = [(f, m) for f, m in id_maps(line) if m.id_to_label.labels.size]
     assert flushed
-    in_sqlite = RELEASES[line].watermark_in == "sqlite"
+    in_sqlite = release_for(VERSIONS[line]).watermark_in == "sqlite"
     for folder, id_map in flushed:
         assert (folder.watermark is not None) is in_sqlite
         assert (id_map.max_seq_id is None) is in_sqlite
@@ -169,7 +198,7 @@ def test_the_watermark_is_where_the_row_says(line: str) -> None:
 
 @each_line
 def test_id_maps_have_the_shape_of_the_row(line: str) -> None:
-    assert {id_map.shape for _, id_map in id_maps(line)} == {RELEASES[line].id_map}
+    assert {id_map.shape for _, id_map in id_maps(line)} == {release_for(VERSIONS[line]).id_map}
 
 
 @each_line
@@ -178,17 +207,17 @@ def test_a_new_index_has_the_rows_capacity_m_and_ef_construction(line: str) -> N
     assert never_flushed
     for header in never_flushed:
         assert header.count == 0
-        assert header.capacity == RELEASES[line].first_capacity
+        assert header.capacity == release_for(VERSIONS[line]).first_capacity
         assert (header.m, header.ef_construction) == (
-            RELEASES[line].m,
-            RELEASES[line].ef_construction,
+            release_for(VERSIONS[line]).m,
+            release_for(VERSIONS[line]).ef_construction,
         )
 
 
 @each_line
 def test_the_capacity_grows_as_the_row_says(line: str) -> None:
     """0.x resizes before a batch, for what is there and the batch: 1,050 elements by then."""
-    release = RELEASES[line]
+    release = release_for(VERSIONS[line])
     (grown,) = (f.header for f in written(line)["resized"].folders)
     assert grown.count == 1200
     at = 1050 if release.growth == "by a factor" else grown.count
@@ -203,7 +232,9 @@ def test_hnswlib_draws_the_levels_of_the_store_from_the_rows_seed(
     pytest.importorskip("hnswlib")
     (folder,) = written(line)["exactly-flushed"].folders
     count = folder.header.count
-    settings = IndexSettings(space="l2", dimension=folder.header.dimension, line=line)
+    settings = IndexSettings(
+        space="l2", dimension=folder.header.dimension, line=release_for(VERSIONS[line]).line
+    )
     vectors = np.random.default_rng(7).random((count, settings.dimension), np.float32)
     build_segment(
         tmp_path / "new",
@@ -226,7 +257,7 @@ def test_labels_follow_rows_where_the_row_says_so(line: str) -> None:
         label = dict(zip(pairs.ids, pairs.labels.tolist(), strict=True))
         labels = [label[record] for record in folder.recorded if record in label]
         ordered.append(labels == sorted(labels))
-    assert all(ordered) is RELEASES[line].labels_follow_rows
+    assert all(ordered) is release_for(VERSIONS[line]).labels_follow_rows
 
 
 @each_line
@@ -238,7 +269,7 @@ def test_labels_are_counted_that_nobody_gets_where_the_row_says_so(line: str) ->
         for folder in store.folders
         if folder.id_map is not None
     ]
-    assert any(counted) is RELEASES[line].counts_readded
+    assert any(counted) is release_for(VERSIONS[line]).counts_readded
 
 
 @each_line
@@ -251,4 +282,4 @@ def test_an_empty_id_map_starts_over_where_the_row_says_so(line: str) -> None:
     assert not len(folder.id_map.id_to_label.ids)
     assert folder.id_map.total_elements_added == 100
     started_over = folder.header.count == 0
-    assert started_over is RELEASES[line].empty_id_map_starts_over
+    assert started_over is release_for(VERSIONS[line]).empty_id_map_starts_over
