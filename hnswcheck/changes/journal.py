@@ -23,6 +23,7 @@ from typing import Literal
 
 from hnswcheck.changes.delete_records import Drop, all_gone, drop_records
 from hnswcheck.changes.lock import Held
+from hnswcheck.changes.log_end import LogEnd
 from hnswcheck.changes.watermark import (
     WatermarkChange,
     is_written,
@@ -55,6 +56,7 @@ class Step:
         adds: names of the manifests that are written.
         removes: names of the manifests that are removed.
         drops: records that are deleted.
+        log_end: the row that an empty log gets.
     """
 
     segment: str
@@ -63,6 +65,7 @@ class Step:
     adds: tuple[str, ...] = ()
     removes: tuple[str, ...] = ()
     drops: tuple[Drop, ...] = ()
+    log_end: LogEnd | None = None
 
     def is_done(self, root: Path) -> bool:
         """Whether the last move was made. Chroma may make the segment's own folder anew."""
@@ -82,12 +85,15 @@ class Step:
         """Change what is in sqlite; False if a watermark is not what it was."""
         written = [write_watermark(connection, change) for change in self.watermarks]
         drop_records(connection, self.drops)
+        if self.log_end is not None:
+            self.log_end.write(connection)
         return all(written)
 
     def is_committed(self, connection: sqlite3.Connection) -> bool:
         """Whether anything in sqlite was changed."""
         gone = bool(self.drops) and all_gone(connection, self.drops)
-        return gone or any(is_written(connection, change) for change in self.watermarks)
+        ended = self.log_end is not None and self.log_end.is_written(connection)
+        return gone or ended or any(is_written(connection, change) for change in self.watermarks)
 
 
 def perform(
@@ -213,6 +219,7 @@ def _is_ours(step: Step) -> bool:
         and all(name.endswith(MANIFEST) for name in manifests)
         and all(_belongs(name.removesuffix(MANIFEST), step.segment) for name in manifests)
         and all(fits(*drop) for drop in step.drops)
+        and (step.log_end is None or fits(step.log_end.seq_id))
     )
 
 

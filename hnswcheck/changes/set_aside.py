@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from hnswcheck.changes.lock import Held
+from hnswcheck.changes.log_end import LogEnd
 from hnswcheck.replay.balance import Balance
 from hnswcheck.report import CollectionInfo
 from hnswcheck.store.manifest import FilePrint, Manifest, Owner, as_text, free_name
@@ -28,12 +29,14 @@ def set_aside(
     after_repair: int = 0,
     report: dict[str, Any] | None = None,
     accepted: Mapping[str, tuple[str, ...]] | None = None,
+    log_end: LogEnd | None = None,
 ) -> tuple[str, dict[str, bytes]]:
     """The name that a segment's folder gets, and its manifest by name.
 
     Args:
         collection: id, name, tenant and database, or what has them.
         present: account 1 at the time, if it can be told.
+        log_end: the row that the action adds to the log.
 
     The others are as in :class:`Manifest`.
     """
@@ -55,7 +58,7 @@ def set_aside(
         after_repair=after_repair,
         files=files,
         report=report,
-        log=held.log_of(collection["id"]),
+        log=(1, log_end.seq_id) if log_end else held.log_of(collection["id"]),
         accepted=dict(accepted or {}),
     )
     return name, {name + MANIFEST: manifest.to_json()}

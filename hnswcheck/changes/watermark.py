@@ -30,7 +30,7 @@ def numbered(
     rowid = before.rowid if before else connection.execute(place).fetchone()[0]
     columns = connection.execute("PRAGMA table_info(max_seq_id)").fetchall()
     integer = (b"seq_id", b"INTEGER") in {(name, type_.upper()) for _, name, type_, *_ in columns}
-    if integer or seq_id < 0:  # of the lines with BLOBs, those read it that have such a watermark
+    if integer:
         return WatermarkRow(rowid, "integer", seq_id)
     return WatermarkRow(rowid, "blob", seq_id.to_bytes(8, "big").hex().upper())
 

@@ -193,9 +193,7 @@ def _four_bytes(value: int) -> bytes:
 
 
 def _number(value: int) -> bytes:
-    """The shortest opcode that holds a number."""
-    if value < 0:
-        return _four_bytes(value)
+    """The shortest opcode that holds a number from 0."""
     if value <= 0xFF:
         return bytes([BININT1, value])
     if value <= 0xFFFF:

@@ -116,7 +116,7 @@ def _check_ids(
     if release.id_map == "instance":
         if seq_ids is None or seq_ids.shape != (len(ids),) or seq_ids.min() < 0:
             raise UsageError("an id map of chromadb 0.x needs a seq_id for every record")
-        if release.watermark_in == "id map" and (max_seq_id is None or max_seq_id < -1):
+        if release.watermark_in == "id map" and (max_seq_id is None or max_seq_id < 0):
             raise UsageError("an id map of chromadb 0.4 needs the watermark")
 
 

@@ -37,7 +37,6 @@ from hnswcheck.store.records import Records
 from hnswcheck.store.releases import Release
 from hnswcheck.store.segment import SegmentFolder, open_segment
 from hnswcheck.store.wal import WalRow
-from hnswcheck.store.watermarks import written
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class Patch:
         if self.links_size is not None:
             yield f"cut link_lists.bin behind its last record, at {self.links_size:,} bytes"
         if self.start is not None:
-            yield f"set VECTOR's watermark to {written(self.start)}"
+            yield f"set VECTOR's watermark to {self.start}"
 
 
 def choose_patch(
@@ -113,6 +112,9 @@ def choose_patch(
             continue
         if folder.relabelled.any():  # Chroma would read the labels that are there
             continue
+        start = _start(view, proof)
+        if start == 0 and view.release.zero_skips_all:
+            continue
         candidate = _Candidate(
             view=view,
             found=found,
@@ -120,7 +122,7 @@ def choose_patch(
             folder=folder,
             segment=segment,
             proof=proof,
-            start=_start(view, proof),
+            start=start,
         )
         patch = candidate.patch(adopted)
         if patch is not None:
@@ -131,11 +133,11 @@ def choose_patch(
 def last_operation(view: CollectionView) -> int:
     """The seq_id of the last operation on the collection that sqlite has or will have.
 
-    Without any it is a watermark with which the line replays all that is going to be written.
+    Where there is none, and 0 is no watermark to the line, that of any collection.
     """
     rows = view.read_all_wal()
     last = max(rows[-1].seq_id if rows else 0, min(view.metadata_start, view.highest))
-    return last or view.release.before_all
+    return last or (view.highest if view.release.zero_skips_all else 0)
 
 
 def _start(view: CollectionView, proof: FolderAssignment) -> int:
@@ -143,9 +145,7 @@ def _start(view: CollectionView, proof: FolderAssignment) -> int:
     if proof.as_of is not None and 0 <= proof.as_of <= view.highest:
         return proof.as_of
     rows = view.read_all_wal()
-    if not rows:
-        return last_operation(view)
-    return rows[0].seq_id - 1 or view.release.before_all
+    return rows[0].seq_id - 1 if rows else last_operation(view)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

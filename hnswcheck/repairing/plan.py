@@ -25,8 +25,10 @@ from hnswcheck.salvaging.sources import Salvaged, find_sources
 from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.documents import have_documents
+from hnswcheck.store.records import read_last_seq_id
 from hnswcheck.store.schema import Schema
 from hnswcheck.store.settings import read_embedding_function
+from hnswcheck.store.watermarks import LARGEST_SEQ_ID
 
 NONE = np.zeros(0, np.int64)
 
@@ -54,6 +56,9 @@ def plan_segment(
         status=report.status,
         findings=report.error_ids,
     )
+    log_end = _log_end(database, view)
+    if log_end is not None:
+        view = replace(view, highest=log_end)
     try:
         found = find_sources(database, view)
     except RepairRefused as error:
@@ -73,7 +78,17 @@ def plan_segment(
     if patch is None and not len(fates.indexed) and (reason := _coming_back(view, found)):
         return SegmentRefused(audited, reason, fates)
     present, _ = balance_with(view, view.folder, view.start, found.records.ids)
-    return SegmentPlan(audited, fates, patch, present)
+    return SegmentPlan(audited, fates, patch, present, log_end)
+
+
+def _log_end(database: Database, view: CollectionView) -> int | None:
+    """Where a log that is empty has to end; None where it goes on by itself.
+
+    That is the number of the last operation that any record is of.
+    """
+    if view.highest or not view.release.zero_skips_all:
+        return None
+    return max(1, min(read_last_seq_id(database), LARGEST_SEQ_ID))
 
 
 def _fates(database: Database, found: Salvaged, choices: Choices) -> tuple[RecordFates, Ints]:

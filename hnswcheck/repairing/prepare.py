@@ -147,6 +147,8 @@ def _build(
     schema = read_schema(store.database)
     (collection,) = read_collections(store.database, schema, plan.collection.id)
     (view,) = read_collection_views(store, [collection], schema, with_ids=False)
+    if plan.log_end is not None:
+        view = replace(view, highest=plan.log_end)
     settings, last = _settings(plan, schema, view), last_operation(view)
     ids = records.ids.take(chosen)
     _, needed = estimate(len(chosen), settings.dimension, settings.m, int(ids.lengths.sum()))

@@ -182,12 +182,14 @@ class SegmentPlan(_Described):
     Attributes:
         patch: the changes to a copy of a folder that are enough; None if the index is built anew.
         present: account 1 of the old index; None if it is unknown.
+        log_end: the number of the row that an empty log gets; None if it needs none.
     """
 
     audited: AuditedSegment
     fates: RecordFates
     patch: Patch | None
     present: Balance | None
+    log_end: int | None = None
 
     @property
     def dimension(self) -> int:
@@ -207,6 +209,8 @@ class SegmentPlan(_Described):
                     f"{len(fates.embed):,} documents embedded again by {fates.embedder.label}"
                 )
             yield f"build a new index: {', '.join(parts)}"
+        if self.log_end is not None:
+            yield f"end the empty log at {self.log_end}, so that the next write is a new one"
         if found.skipped:
             yield f"pass over {found.skipped:,} unreadable rows of the log"
         if found.metadata_start is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.runner import audit_in_process
 from hnswcheck.changes.journal import Step, is_unfinished, perform
 from hnswcheck.changes.lock import Held, reading
+from hnswcheck.changes.log_end import LogEnd
 from hnswcheck.changes.procedure import StoreState
 from hnswcheck.changes.set_aside import set_aside
 from hnswcheck.changes.watermark import WatermarkChange, numbered, read_watermark
@@ -114,6 +115,9 @@ def _step(
     root, before = held.root, read_watermark(held.connection, plan.segment)
     moves: list[tuple[str, str]] = []
     manifests: dict[str, bytes] = {}
+    end = None
+    if plan.log_end is not None and not held.highest_seq_id():
+        end = LogEnd(plan.log_end, f"persistent://default/default/{plan.collection.id}")
     old = made.stand_in or plan.segment
     if look_at(root / old) is not None:
         name, manifests = set_aside(
@@ -131,6 +135,7 @@ def _step(
                 "grades": plan.grades,
             },
             accepted=plan.fates.accepted,
+            log_end=end,
         )
         moves.append((old, name))
     if made.folder is not None:
@@ -138,7 +143,13 @@ def _step(
     changes = tuple(_changes(held.connection, plan, made.start, before))
     if not moves and not changes:
         raise RepairRefused(f"{root}: {plan.collection.name} has nothing to repair")
-    step = Step(segment=plan.segment, moves=tuple(moves), watermarks=changes, adds=tuple(manifests))
+    step = Step(
+        segment=plan.segment,
+        moves=tuple(moves),
+        watermarks=changes,
+        adds=tuple(manifests),
+        log_end=end,
+    )
     return step, manifests
 
 
@@ -243,7 +254,13 @@ def _take_back(root: Path, step: Step, wait: float) -> None:
     """Put the old folder and its watermark back."""
     moves = tuple((target, source) for source, target in reversed(step.moves))
     changes = tuple(change.reversed for change in step.watermarks)
-    back = Step(segment=step.segment, moves=moves, watermarks=changes, removes=step.adds)
+    back = Step(
+        segment=step.segment,
+        moves=moves,
+        watermarks=changes,
+        removes=step.adds,
+        log_end=step.log_end and replace(step.log_end, adds=False),
+    )
     with StoreState.of_database(root).hold(wait) as held:
         perform(held, "repair", [back], {})
     discard(root, (source for source, _ in step.moves if source != step.segment))

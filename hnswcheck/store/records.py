@@ -129,6 +129,15 @@ def _accounted(database: Database) -> int:
     return int(gaps[0]) if len(gaps) else len(numbers)
 
 
+def read_last_seq_id(database: Database) -> int:
+    """The last operation that any record of the store is of; 0 without records."""
+    rows = database.rows(
+        "SELECT max(seq_id) FROM embeddings WHERE typeof(seq_id) = 'integer'"
+        " OR typeof(seq_id) = 'blob' AND length(seq_id) = 8 GROUP BY typeof(seq_id)"
+    )
+    return max((seq_id_number(seq_id) for (seq_id,) in rows), default=0)
+
+
 def read_written_since(database: Database, segment: str, seq_id: int) -> dict[bytes, int]:
     """Ids of the records of a metadata segment that were last written after a seq_id, and when.
 

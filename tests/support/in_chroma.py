@@ -4,6 +4,7 @@
 
 * ``answer JOB ANSWER``: serve collections, and write to them. Run twice, it has reopened the store.
 * ``play STORE JOB``: operations on a collection, each as one call.
+* ``live STORE JOB``: one run of an application: reads and searches a collection, then writes to it.
 * ``vectors STORE ANSWER``: every vector of every collection.
 * ``write STORE JOB``: collections of the vectors in a file, flushed.
 * ``search STORE JOB``: what Chroma gets and finds there, into a file.
@@ -139,7 +140,10 @@ def a_vector(seed: str, dimension: int) -> list[float]:
 
 def play_steps(client: Any, job: Json) -> None:
     """Steps of (operation, ids, vectors), each as one call."""
-    collection = client.get_or_create_collection(job["name"], metadata=job["metadata"])
+    if job["metadata"] is None:
+        collection = client.get_collection(job["name"])
+    else:
+        collection = client.get_or_create_collection(job["name"], metadata=job["metadata"])
     for operation, ids, vectors in job["steps"]:
         if operation == "delete":
             collection.delete(ids=ids)
@@ -147,18 +151,24 @@ def play_steps(client: Any, job: Json) -> None:
             getattr(collection, operation)(ids=ids, embeddings=vectors)
 
 
+def live(client: Any, job: Json) -> Json:
+    """What an application sees of a collection before it plays its steps."""
+    found: Json = {}
+    job = job | {"dimension": len(job["steps"][0][2][0])}
+    collection = client.get_collection(job["name"])
+    serve(collection, job, found, 0)
+    complete(collection, found)
+    found["vectors"] = {record: vector_of(collection, record) for record in found["ids"]}
+    play_steps(client, job)
+    return found
+
+
 def read_vectors(client: Any) -> list[list[Any]]:
     """Every collection's name, and of every record its vector; None where it cannot be had."""
     found = []
     for collection in client.list_collections():
-        vectors: dict[str, list[float] | None] = {}
-        for record in collection.get(include=[])["ids"]:
-            try:
-                answer = collection.get(ids=[record], include=["embeddings"])["embeddings"]
-                vectors[record] = [float(value) for value in answer[0]]
-            except Exception:  # noqa: BLE001 - "Error finding id"
-                vectors[record] = None
-        found.append([collection.name, vectors])
+        records = collection.get(include=[])["ids"]
+        found.append([collection.name, {one: vector_of(collection, one) for one in records}])
     return found
 
 
@@ -217,6 +227,8 @@ def run(command: str, *arguments: str) -> None:
     match command:
         case "play":
             play_steps(client, json.loads(job.read_text()))
+        case "live":
+            job.write_text(json.dumps(live(client, json.loads(job.read_text()))))
         case "vectors":
             job.write_text(json.dumps(read_vectors(client)))
         case "write":
