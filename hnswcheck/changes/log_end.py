@@ -14,6 +14,8 @@ from dataclasses import dataclass
 #: The record id that the row names.
 NOBODY = "hnswcheck-end-of-log"
 DELETE = 3
+#: A time is what the column needs; a fixed one makes the row the same, however often it is written.
+EPOCH = "1970-01-01 00:00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,9 @@ class LogEnd:
             )
         elif connection.execute("SELECT 1 FROM embeddings_queue LIMIT 1").fetchone() is None:
             connection.execute(
-                "INSERT INTO embeddings_queue (seq_id, operation, topic, id) VALUES (?, ?, ?, ?)",
-                (self.seq_id, DELETE, self.topic, NOBODY),
+                "INSERT INTO embeddings_queue (seq_id, created_at, operation, topic, id)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (self.seq_id, EPOCH, DELETE, self.topic, NOBODY),
             )
 
     def is_written(self, connection: sqlite3.Connection) -> bool:

@@ -64,7 +64,7 @@ REBUILT = (
 #: There is no folder, or nothing that Chroma would read in it.
 NOTHING_LEFT = (
     "1.5.9-damaged-folder-deleted",
-    "1.5.9-damaged-folder-deleted-unpurged",
+    "1.5.9-damaged-folder-deleted-unflushed",
     "1.5.9-damaged-folder-emptied",
     "1.5.9-damaged-id-map-deleted",
 )

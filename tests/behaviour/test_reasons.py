@@ -123,7 +123,7 @@ CASES: dict[Reason, tuple[Case, Case]] = {
         ("1.5.9-damaged-id-map-one-sided", {"ids-agree": 80, "in-log": 8}),
     ),
     Reason.IN_LOG: (
-        ("1.5.9-damaged-folder-deleted-unpurged", {"in-log": 88}),
+        ("1.5.9-damaged-folder-deleted-unflushed", {"in-log": 88}),
         ("1.5.9-damaged-log-vector-odd", {"ids-agree": 80, "in-log": 7, "nowhere": 1}),
     ),
     Reason.IDS_AGREE: (

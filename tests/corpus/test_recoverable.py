@@ -14,7 +14,7 @@ import hnswcheck
 KNOWN = {
     "1.5.9-damaged-folder-renamed": (0, 8, 80, 0, 0),
     "1.5.9-damaged-folder-deleted": (0, 8, 0, 0, 80),
-    "1.5.9-damaged-folder-deleted-unpurged": (0, 88, 0, 0, 0),
+    "1.5.9-damaged-folder-deleted-unflushed": (0, 88, 0, 0, 0),
     "1.5.9-damaged-quarantine-beside": (81, 7, 0, 0, 0),  # sound: as Chroma reads it
     "1.5.9-damaged-live-tombstoned-and-blocked": (80, 8, 0, 0, 0),
     "1.5.9-damaged-label-twice": (78, 8, 0, 2, 0),

@@ -81,12 +81,14 @@ pytest.importorskip("hnswlib", reason="an index cannot be built without it")
 #: The vectors of 88 records are in the segment and in the WAL.
 DAMAGED = "1.5.9-damaged-header-zeroed"
 #: All of them are in the WAL, and the segment has no folder.
-WITHOUT_FOLDER = "1.5.9-damaged-folder-deleted-unpurged"
+WITHOUT_FOLDER = "1.5.9-damaged-folder-deleted-unflushed"
 #: Damaged, but not so that Chroma could not open it.
 READABLE = "1.5.9-damaged-folder-older-unpurged"
 #: Sound stores, to be damaged. The watermark of the first is the last operation already; of the
 #: second it is a blob; that of the third is in its id map.
 FLUSHED, OF_BLOBS, OF_OLD = "1.5.9-exactly-flushed", "0.6.3-churn-cosine", "0.4.24-churn-l2"
+#: A repair adds a row to its log, which is empty.
+WITHOUT_LOG = "0.6.3-exactly-flushed"
 QUARANTINED = ".quarantined-"
 REPAIR = Action("repair")
 
@@ -94,7 +96,11 @@ REPAIR = Action("repair")
 def damaged(name: str, target: Path) -> Path:
     """A store whose damage a repair heals without a flag."""
     store = unpack(name, target)
-    if "damaged" not in name:
+    if name == WITHOUT_LOG:
+        with closing(sqlite3.connect(store / DATABASE)) as database:
+            database.execute("DELETE FROM embeddings_queue")
+            database.commit()
+    elif "damaged" not in name:
         for links in store.glob("*/link_lists.bin"):
             links.unlink()
     return rest(store)
@@ -237,7 +243,7 @@ def disturb_all(
     return list(workers.map(disturb, *arguments))
 
 
-SWAPPED = (WITHOUT_FOLDER, FLUSHED, OF_BLOBS, OF_OLD)
+SWAPPED = (WITHOUT_FOLDER, FLUSHED, OF_BLOBS, OF_OLD, WITHOUT_LOG)
 
 
 @pytest.mark.parametrize("name", SWAPPED)
