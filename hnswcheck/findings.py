@@ -46,6 +46,20 @@ _KINDS = (
         undecides=True,
     ),
     Kind(
+        "schema-newer", "store", "warning",
+        "chroma.sqlite3 has migrations that are newer than those this version knows",
+        "A later Chroma wrote the store, and earlier ones may refuse it. What hnswcheck reads has"
+        " the form that it knows, and is judged by the ways of the newest release that it knows.",
+        "Use a newer hnswcheck if there is one. Before a repair, copy the persist directory.",
+    ),
+    Kind(
+        "upgrade-refused", "store", "warning", "no release after Chroma 0.4.0 opens the store",
+        "0.4.1 changed a migration, so each later release fails with \"Inconsistent hash\". The"
+        " records and vectors are sound, and 0.4.0 goes on.",
+        "Keep the directory and an environment with Chroma 0.4.0. To upgrade, let hnswcheck salvage"
+        " write each collection to a file, and add the records to a new store.",
+    ),
+    Kind(
         "sqlite-damaged", "store", "error", "sqlite cannot read chroma.sqlite3",
         "Calls that touch the damaged pages fail with \"database disk image is malformed\".",
         "Copy the persist directory, then recover the copy's chroma.sqlite3 with sqlite's"
@@ -105,6 +119,13 @@ _KINDS = (
         " sqlite has lost.",
         "If no collection is missing, the folder can be deleted: some versions leave it behind when"
         " a collection is deleted.",
+    ),
+    Kind(
+        "segment-folder-discarded", "store", "info",
+        "a folder of a deleted collection that Chroma is about to remove",
+        "The Chroma that listed it removes the folder when it starts, or within the hour; one that"
+        " keeps no such list ignores it.",
+        "Nothing. If the collection was deleted by mistake, copy the folder before Chroma runs.",
     ),
     Kind(
         "action-unfinished", "store", "warning", "hnswcheck was stopped while it changed the store",

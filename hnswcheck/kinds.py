@@ -8,10 +8,12 @@ from typing import Literal
 #: Every id there is, in the order of the registry. None ever changes its meaning or comes back.
 FindingId = Literal[
     # store
-    "store-not-found", "not-a-chroma-store", "schema-unknown", "sqlite-damaged", "sqlite-busy",
+    "store-not-found", "not-a-chroma-store", "schema-unknown", "schema-newer",
+    "upgrade-refused", "sqlite-damaged", "sqlite-busy",
     "store-changed", "file-unreadable", "segment-row-missing", "segment-type-unknown",
     "catalogue-invalid", "segment-path-unsafe", "segment-not-persisted",
-    "segment-folder-unclaimed", "action-unfinished", "segment-folder-quarantined",
+    "segment-folder-unclaimed", "segment-folder-discarded", "action-unfinished",
+    "segment-folder-quarantined",
     # files
     "segment-folder-missing", "file-missing", "file-truncated", "norms-truncated",
     "header-invalid", "header-dimension-mismatch", "header-count-impossible",

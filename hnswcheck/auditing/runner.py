@@ -16,7 +16,7 @@ from hnswcheck.auditing.standard import SOUND, standard
 from hnswcheck.checks.directory import check_folders, check_segment_path, check_segment_rows
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.sqlite import sqlite_faults
-from hnswcheck.checks.system_tables import catalogue_faults
+from hnswcheck.checks.system_tables import catalogue_faults, check_migrations
 from hnswcheck.errors import (
     HnswcheckError,
     RecordsMoved,
@@ -47,10 +47,9 @@ from hnswcheck.store.catalog import (
 )
 from hnswcheck.store.collection_view import CollectionView, read_collection_views
 from hnswcheck.store.files import FileState, list_directory
-from hnswcheck.store.releases import step_of
 from hnswcheck.store.schema import Schema, read_schema
 from hnswcheck.store.segment import open_segment, segment_folder
-from hnswcheck.store.system_tables import read_surroundings
+from hnswcheck.store.system_tables import read_discarded, read_surroundings
 from hnswcheck.store.view import CopyOutdated, StoreView, open_store
 
 #: How long a store that others write to is read again, with pauses that double.
@@ -109,8 +108,7 @@ def _store_report(
     schema = found.schema
     chroma = None
     if schema:
-        releases = step_of(schema.migrations).name
-        chroma = ChromaInfo(schema.release.line, releases, dict(schema.migrations))
+        chroma = ChromaInfo(schema.release.line, schema.releases, dict(schema.migrations))
     own, segments = tuple(found.findings), tuple(found.segments)
     return StoreReport(
         path_text(Path(path)), verdict, level, complete, elapsed, chroma, own, segments
@@ -170,9 +168,11 @@ class _Audit:
     def _check_catalogue(self, schema: Schema) -> Iterator[Finding]:
         def read() -> list[str]:
             with self.store.database.snapshot():
-                found = read_surroundings(self.store.database, schema)
-            return list(catalogue_faults(found, schema))
+                now = read_schema(self.store.database)
+                found = read_surroundings(self.store.database, now)
+            return list(catalogue_faults(found, now))
 
+        yield from check_migrations(schema, self.sampler)
         faults = read()
         if faults:
             self._let_database_rest()
@@ -189,7 +189,8 @@ class _Audit:
         self, listing: Sequence[FileState], collections: Sequence[Collection]
     ) -> Iterator[Finding]:
         segments = {s.id for c in collections for s in (c.vector, c.metadata) if s}
-        yield from check_folders(listing, segments, self.sampler)
+        discarded = read_discarded(self.store.database)
+        yield from check_folders(listing, segments, discarded, self.sampler)
         yield from check_segment_rows(collections, self.sampler)
 
     def _judge_all(

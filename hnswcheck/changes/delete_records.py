@@ -17,6 +17,7 @@ Drop = tuple[int, int]
 PARTS = {
     "embedding_metadata": "id",
     "embedding_metadata_array": "id",
+    "embedding_fulltext": "id",
     "embedding_fulltext_search": "rowid",
 }
 PAGE = 500

@@ -16,15 +16,21 @@ from hnswcheck.store.segment import why_unsafe
 
 
 def check_folders(
-    listing: AnyOf[FileState], segments: AnyOf[str], sampler: Sampler
+    listing: AnyOf[FileState], segments: AnyOf[str], discarded: AnyOf[str], sampler: Sampler
 ) -> Iterator[Finding]:
     """Findings about folders of the persist directory.
 
     Args:
         segments: the ids of all segments that sqlite knows.
+        discarded: ids of segments whose folders Chroma is about to remove.
     """
     folders = [state.name for state in listing if state.is_directory or state.is_symlink]
-    unclaimed = [name for name in folders if UUID.fullmatch(name) and name not in segments]
+    others = [name for name in folders if UUID.fullmatch(name) and name not in segments]
+    leaving = [name for name in others if name in discarded]
+    if leaving:
+        names = sampler.places(map(path_text, leaving))
+        yield finding("segment-folder-discarded", len(leaving), names)
+    unclaimed = [name for name in others if name not in discarded]
     if unclaimed:
         names = sampler.places(map(path_text, unclaimed))
         yield finding("segment-folder-unclaimed", len(unclaimed), names)

@@ -8,17 +8,58 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from hnswcheck.checks.sampling import Sampler
 from hnswcheck.formats.text import text
+from hnswcheck.report import Finding, finding
+from hnswcheck.store.migrations import has_known_text
 from hnswcheck.store.schema import Schema
 from hnswcheck.store.system_tables import Surroundings
 
-NEEDED_TABLES = ("collection_metadata", "embedding_metadata", "segment_metadata")
-SEARCH_TABLE = "embedding_fulltext_search"
-#: Since this migration of metadb: metadata of several values.
-ARRAY_TABLE, ARRAY_MIGRATION = "embedding_metadata_array", 6
+
+class Need(NamedTuple):
+    """A table, and columns of it, that Chroma has since a migration.
+
+    Attributes:
+        columns: those that no older migration made; of a virtual table they are not looked at.
+        until: the migration that drops it again.
+    """
+
+    folder: str
+    since: int
+    table: str
+    columns: tuple[str, ...] = ()
+    until: int = sys.maxsize
+
+
+_VALUES = ("str_value", "int_value", "float_value")
+#: Besides those that are read of every store. ``maintenance_log`` only vacuum writes.
+NEEDS = (
+    Need("sysdb", 1, "collection_metadata", ("collection_id", "key", *_VALUES)),
+    Need("sysdb", 2, "segment_metadata", ("segment_id", "key", *_VALUES)),
+    Need("sysdb", 4, "tenants", ("id",)),
+    Need("sysdb", 4, "databases", ("id", "name", "tenant_id")),
+    Need("sysdb", 4, "collections", ("database_id",)),
+    Need("sysdb", 6, "collection_metadata", ("bool_value",)),
+    Need("sysdb", 6, "segment_metadata", ("bool_value",)),
+    Need("sysdb", 7, "collections", ("config_json_str",)),
+    Need("sysdb", 10, "collections", ("schema_str",)),
+    Need("metadb", 1, "embedding_metadata", ("id", "key", "string_value", *_VALUES[1:])),
+    Need("metadb", 1, "embedding_fulltext", until=3),
+    Need("metadb", 2, "embedding_metadata", ("bool_value",)),
+    Need("metadb", 3, "embedding_fulltext_search"),
+    Need(
+        "metadb",
+        6,
+        "embedding_metadata_array",
+        ("id", "key", "string_value", *_VALUES[1:], "bool_value"),
+    ),
+    Need("embeddings_queue", 2, "embeddings_queue_config", ("config_json_str",)),
+)
 #: config_json_str and schema_str of no collection: 1.5 writes "{}" beside a schema, and leaves both
 #: as they are in what it takes over. It then measures l2.
 LOST = (b"{}", None)
@@ -29,25 +70,50 @@ HASHES = {32: hashlib.md5, 64: hashlib.sha256}
 def catalogue_faults(found: Surroundings, schema: Schema) -> Iterator[str]:
     """What is wrong, a phrase for each row."""
     yield from _tables(found, schema)
-    yield from _migrations(found)
+    yield from _migrations(schema)
     yield from _homes(found)
     yield from _settings(found, schema)
 
 
+def check_migrations(schema: Schema, sampler: Sampler) -> Iterator[Finding]:
+    """Findings about migrations that some releases do not have, on both sides of those known."""
+    if schema.foreign:
+        places = [migration.place for migration in schema.foreign]
+        yield finding("schema-newer", len(places), sampler.places(places))
+    if any(migration.is_only_0_4_0 for migration in schema.applied):
+        yield finding("upgrade-refused")
+
+
 def _tables(found: Surroundings, schema: Schema) -> Iterator[str]:
-    needed = [*NEEDED_TABLES, SEARCH_TABLE]
-    if schema.migrations.get("metadb", 0) >= ARRAY_MIGRATION:
-        needed.append(ARRAY_TABLE)
-    yield from (f"the table {name} does not exist" for name in needed if name not in found.tables)
+    absent = set()
+    for need in NEEDS:
+        if not need.since <= schema.migrations.get(need.folder, 0) < need.until:
+            continue
+        if need.table not in found.tables:
+            absent.add(need.table)
+            continue
+        there = schema.columns.get(need.table, frozenset(need.columns))
+        for column in need.columns:
+            if column not in there:
+                yield f"the table {need.table} has no column {column}"
+    yield from (f"the table {name} does not exist" for name in sorted(absent))
 
 
-def _migrations(found: Surroundings) -> Iterator[str]:
+def _migrations(schema: Schema) -> Iterator[str]:
+    """What Chroma compares before anything else; of migrations that nobody knows, the newer one."""
     versions: dict[str, list[object]] = defaultdict(list)
-    for folder, version, sql, digest in found.migrations:
-        versions[folder].append(version)
-        method = HASHES.get(len(digest))
-        if method is None or method(sql, usedforsecurity=False).hexdigest() != digest:
-            yield f"migration {version} of {folder!r} does not match its hash"
+    for migration in schema.applied:
+        if migration in schema.foreign:
+            continue
+        versions[migration.folder].append(migration.version)
+        method = HASHES.get(len(migration.digest))
+        if (
+            method is None
+            or method(migration.sql, usedforsecurity=False).hexdigest() != migration.digest
+        ):
+            yield f"migration {migration.version} of {migration.folder!r} does not match its hash"
+        elif not has_known_text(migration):
+            yield f"migration {migration.version} of {migration.folder!r} is not the one of Chroma"
     for folder, seen in versions.items():
         if seen != list(range(1, len(seen) + 1)):
             yield f"the migrations of {folder!r} have gaps"

@@ -15,15 +15,6 @@ from hnswcheck.store.schema import Schema
 MOST_ROWS = 100
 
 
-class Migration(NamedTuple):
-    """A row of ``migrations``."""
-
-    folder: str
-    version: object
-    sql: bytes
-    digest: str
-
-
 class Settings(NamedTuple):
     """How a collection is set up.
 
@@ -44,7 +35,6 @@ class Surroundings:
 
     Attributes:
         tables: all names that the database knows.
-        migrations: by folder and version.
         without_database: names of collections that live in a database that is not there.
         without_tenant: names of databases that belong to a tenant that is not there.
         settings: of each collection.
@@ -52,7 +42,6 @@ class Surroundings:
     """
 
     tables: frozenset[str]
-    migrations: Sequence[Migration]
     without_database: Sequence[str]
     without_tenant: Sequence[str]
     settings: Sequence[Settings]
@@ -60,41 +49,38 @@ class Surroundings:
 
 
 def read_surroundings(database: Database, schema: Schema) -> Surroundings:
-    """All of it.
-
-    Raises:
-        SchemaUnknown: a table is missing that older lines have as well.
-    """
+    """All of it; nothing of a table that is missing."""
     return Surroundings(
         frozenset(text(name) for (name,) in database.rows("SELECT name FROM sqlite_master")),
-        _migrations(database),
         *_homeless(database, schema),
         _settings(database, schema),
         _log_settings(database),
     )
 
 
-def _migrations(database: Database) -> list[Migration]:
-    rows = _rows_if_known(
-        database, "SELECT dir, version, sql, hash FROM migrations ORDER BY dir, version"
-    )
-    return [
-        Migration(text(folder), version, sql if isinstance(sql, bytes) else b"", text(digest))
-        for folder, version, sql, digest in rows
-    ]
+def read_discarded(database: Database) -> frozenset[str]:
+    """Ids of deleted segments whose folders Chroma removes at its next start.
+
+    The table ``index_cleanup`` is no release's yet: it is in open pull requests of
+    chroma-core/chroma.
+    """
+    rows = _rows_if_known(database, "SELECT segment_id FROM index_cleanup")
+    return frozenset(text(segment) for (segment,) in rows)
 
 
 def _homeless(database: Database, schema: Schema) -> tuple[list[str], list[str]]:
     """Collections without a database, and databases without a tenant."""
     if not schema.has_databases:
         return [], []
-    collections = database.rows(
+    collections = _rows_if_known(
+        database,
         "SELECT name FROM collections c"
-        " WHERE NOT EXISTS (SELECT 1 FROM databases d WHERE d.id = c.database_id)"
+        " WHERE NOT EXISTS (SELECT 1 FROM databases d WHERE d.id = c.database_id)",
     )
-    databases = database.rows(
+    databases = _rows_if_known(
+        database,
         "SELECT name FROM databases d"
-        " WHERE NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = d.tenant_id)"
+        " WHERE NOT EXISTS (SELECT 1 FROM tenants t WHERE t.id = d.tenant_id)",
     )
     return [text(name) for (name,) in collections], [text(name) for (name,) in databases]
 
@@ -105,7 +91,8 @@ def _settings(database: Database, schema: Schema) -> list[Settings]:
         " AND m.key = 'hnsw:space' AND m.str_value <> 'l2'"
     )
     columns = ", ".join(schema.settings_columns)
-    rows = database.rows(f"SELECT name, {columns}, ({other_distance}) FROM collections c")
+    query = f"SELECT name, {columns}, ({other_distance}) FROM collections c"
+    rows = _rows_if_known(database, query)
     return [Settings(*row) for row in rows]
 
 
