@@ -102,11 +102,19 @@ _KINDS = (
     ),
     Kind(
         "segment-path-unsafe", "store", "error",
-        "a segment folder is not a plain folder of the store",
-        "Chroma follows a symlink or a path out of the persist directory, so a copy or backup of"
-        " the directory lacks these vectors. The folder was not read.",
-        "Replace the link by the folder that it leads to. If the segment's id in sqlite is not a"
-        " uuid, restore chroma.sqlite3 from a backup.", means="undecided",
+        "a segment folder, or a file in it, is none, and leads to none",
+        "Chroma follows a symlink or a path out of the persist directory. Where it leads there is"
+        " nothing that could be read: it ends nowhere, runs in a circle, or leads to something that"
+        " is not a folder or a file. The folder was not read.",
+        "Replace the link by the folder or file that it should lead to. If the segment's id in"
+        " sqlite is not a uuid, restore chroma.sqlite3 from a backup.", means="undecided",
+    ),
+    Kind(
+        "segment-symlinked", "store", "info", "a segment folder, or a file in it, is a symlink",
+        "Chroma follows it and writes to its target, so a copy or backup of the directory may lack"
+        " these vectors. The audit followed it, too; quarantine, repair and restore refuse.",
+        "Make sure that backups follow symlinks. Before a repair, replace the link by what it leads"
+        " to.",
     ),
     Kind(
         "segment-not-persisted", "store", "info", "the collection keeps no vector index on disk",

@@ -11,7 +11,8 @@ FindingId = Literal[
     "store-not-found", "not-a-chroma-store", "schema-unknown", "schema-newer",
     "upgrade-refused", "sqlite-damaged", "sqlite-busy",
     "store-changed", "file-unreadable", "segment-row-missing", "segment-type-unknown",
-    "catalogue-invalid", "segment-path-unsafe", "segment-not-persisted",
+    "catalogue-invalid", "segment-path-unsafe", "segment-symlinked",
+    "segment-not-persisted",
     "segment-folder-unclaimed", "segment-folder-discarded", "action-unfinished",
     "segment-folder-quarantined",
     # files

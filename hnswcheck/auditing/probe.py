@@ -10,7 +10,7 @@ from hnswcheck.auditing.segment_report import (
     ledger_of,
     segment_report,
 )
-from hnswcheck.checks.files import check_files
+from hnswcheck.checks.files import check_files, check_symlinks
 from hnswcheck.checks.ledger import check_lag
 from hnswcheck.formats.segment_files import ID_MAP
 from hnswcheck.report import Finding, Pending, SegmentReport, finding
@@ -24,7 +24,7 @@ def probe(view: CollectionView, folder: SegmentFolder) -> SegmentReport:
         return segment_report(view, list(check_files(folder, *view.shape)))
     ledger = ledger_of(view, folder)
     pending = ledger.pending or Pending()
-    findings = list(check_files(folder, *view.shape))
+    findings = [*check_symlinks(folder), *check_files(folder, *view.shape)]
     findings += check_dimension(view, folder)
     findings += _check_presence(view, folder)
     most_ids = _most_ids(view, folder, pending)

@@ -19,7 +19,7 @@ from hnswcheck.auditing.segment_report import (
     status_of,
 )
 from hnswcheck.checks.elements import Placement, check_elements, place
-from hnswcheck.checks.files import check_files
+from hnswcheck.checks.files import check_files, check_symlinks
 from hnswcheck.checks.graph import (
     LinkFaults,
     check_chunk,
@@ -96,6 +96,7 @@ def standard(
     result = _balance(records, parts, replay) if view.start_known else None
     ledger = ledger_of(view, folder)
     findings = [
+        *check_symlinks(folder),
         *check_dimension(view, folder),
         *(
             _check_discarded(parts)

@@ -34,9 +34,11 @@ from hnswcheck.store.collection_view import BEFORE_ALL, CollectionView, read_col
 from hnswcheck.store.database import DATABASE
 from hnswcheck.store.manifest import file_prints
 from hnswcheck.store.schema import read_schema
+from hnswcheck.store.segment import links_in
 from hnswcheck.store.view import open_store
 
 NO_FOLDER = "it has no folder; hnswcheck restore lists what was moved"
+LINKED = "its folder is a symlink, or has one; hnswcheck changes only what is in the directory"
 NO_GAIN = "Chroma would not find more records without it"
 SQLITE_DAMAGED = "chroma.sqlite3 itself is damaged"
 WOULD_LOSE = "records would stop being searchable"
@@ -275,6 +277,8 @@ def _fate(
         kept = SQLITE_DAMAGED
     elif not (root / vector).is_dir():
         kept = NO_FOLDER
+    elif links_in(root / vector):
+        kept = LINKED
     elif segment.status == "diverged" and not ledger.phantom and searchable <= now:
         kept = NO_GAIN
     elif searchable < records:

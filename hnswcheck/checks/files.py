@@ -45,6 +45,12 @@ def check_files(folder: SegmentFolder, dimension: int | None, space: str) -> Ite
     yield from _check_allocation(folder)
 
 
+def check_symlinks(folder: SegmentFolder) -> Iterator[Finding]:
+    """A folder or file that lies elsewhere: Chroma goes on with it, a copy may not."""
+    if folder.links:
+        yield finding("segment-symlinked", len(folder.links), folder.links)
+
+
 def _check_sizes(folder: SegmentFolder, header: Header, space: str) -> Iterator[Finding]:
     if header.count > header.capacity:
         expected = f"at most {header.capacity}, the capacity"

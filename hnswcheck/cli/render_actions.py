@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.text import Text
 
 from hnswcheck.changes.quarantine import (
+    LINKED,
     NO_FOLDER,
     NO_GAIN,
     SQLITE_DAMAGED,
@@ -68,7 +69,7 @@ def plan(result: QuarantineResult, accept_loss: bool, unfinished: bool) -> Itera
         if lossy and not accept_loss:
             lost = fate.after_repair + (fate.lost or 0)
             yield from _warning(f"not moved: {lost:,} {WOULD_LOSE}. {REPAIR}")
-        elif fate.kept in (NO_FOLDER, NO_GAIN, SQLITE_DAMAGED):
+        elif fate.kept in (NO_FOLDER, LINKED, NO_GAIN, SQLITE_DAMAGED):
             yield from _warning(f"not moved: {fate.kept}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from hnswcheck.changes.quarantine import LINKED
 from hnswcheck.errors import RepairRefused
 from hnswcheck.findings import REGISTRY
 from hnswcheck.formats.arrays import Ints
@@ -27,6 +28,7 @@ from hnswcheck.store.database import Database
 from hnswcheck.store.documents import have_documents
 from hnswcheck.store.records import read_last_seq_id
 from hnswcheck.store.schema import Schema
+from hnswcheck.store.segment import links_in
 from hnswcheck.store.settings import read_embedding_function
 from hnswcheck.store.watermarks import LARGEST_SEQ_ID
 
@@ -56,6 +58,8 @@ def plan_segment(
         status=report.status,
         findings=report.error_ids,
     )
+    if view.folder and links_in(view.folder):
+        return SegmentRefused(audited, LINKED)
     log_end = _log_end(database, view)
     if log_end is not None:
         view = replace(view, highest=log_end)

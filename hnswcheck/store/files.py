@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hnswcheck.errors import StoreChanged, StoreUnreadable
@@ -82,8 +85,41 @@ def look_at(path: Path) -> FileState | None:
         return None
     except OSError as error:
         raise unreadable(path, error) from error
+    return _state(path.name, found)
+
+
+def follow(path: Path) -> FileState | None:
+    """The state of what a path leads to, under the path's own name; None if it leads nowhere.
+
+    Nor does it lead anywhere where the kernel makes up the files: reading one may never end.
+
+    Raises:
+        StoreUnreadable: the operating system will not say.
+    """
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise unreadable(path, error) from error
+    return None if found.st_dev in _made_up() else _state(path.name, found)
+
+
+@cache
+def _made_up() -> frozenset[int]:
+    """Devices of file systems that the kernel makes up."""
+    found = set()
+    for place in ("/proc", "/sys"):
+        with suppress(OSError):
+            found.add(Path(place).stat().st_dev)
+    return frozenset(found - {Path("/").stat().st_dev})
+
+
+def _state(name: str, found: os.stat_result) -> FileState:
     return FileState(
-        path.name,
+        name,
         found.st_dev,
         found.st_ino,
         found.st_mode,
@@ -120,11 +156,17 @@ def settled(look: Callable[[], States]) -> States:
 
 
 def states_within(folders: Sequence[Path]) -> Iterator[FileState | None]:
-    """Each folder, and what is in it; None for what is not there."""
+    """Each folder, what is in it, and what symlinks lead to; None for what is not there."""
     for folder in folders:
-        yield look_at(folder)
+        state = look_at(folder)
+        yield state
         with suppress(StoreUnreadable):  # said when the segment is judged
-            yield from list_directory(folder)
+            if state is not None and state.is_symlink:
+                yield follow(folder)
+            for inside in list_directory(folder):
+                yield inside
+                if inside.is_symlink:
+                    yield follow(folder / inside.name)
 
 
 def free_bytes(path: Path) -> int:

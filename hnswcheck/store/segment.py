@@ -26,7 +26,7 @@ from hnswcheck.formats.segment_files import (
     NORM_BYTES,
 )
 from hnswcheck.store.catalog import Collection
-from hnswcheck.store.files import FileState, list_directory, look_at, unreadable
+from hnswcheck.store.files import FileState, follow, list_directory, look_at, unreadable
 from hnswcheck.store.names import UUID
 
 #: Larger than any id map of so many elements; the size of a sparse file says nothing.
@@ -50,6 +50,7 @@ class SegmentFolder:
         states: by name, the files that Chroma keeps there; empty where the folder is not.
         header: None where header.bin is missing, short or contradicts itself.
         contradictions: how header.bin contradicts itself.
+        links: paths of symlinks on the way, from the persist directory on. They are followed.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class SegmentFolder:
     states: Mapping[str, FileState]
     header: Header | None
     contradictions: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -77,7 +79,7 @@ class SegmentFolder:
 
     @property
     def irregular(self) -> list[str]:
-        """Files that are symlinks, folders or devices; nothing of the folder is then read."""
+        """Files that are no regular ones, nor lead to one; nothing of the folder is then read."""
         return [state.name for state in self.states.values() if not state.is_file]
 
     @property
@@ -168,9 +170,8 @@ def open_segment(path: Path) -> SegmentFolder:
     Raises:
         StoreUnreadable: the operating system will not let us.
     """
-    known = {*INDEX_FILES, ID_MAP}
-    states = {state.name: state for state in list_directory(path) if state.name in known}
-    folder = SegmentFolder(path, path.is_dir(), states, None)
+    states = {state.name: _followed(path, state) for state in _files_in(path)}
+    folder = SegmentFolder(path, path.is_dir(), states, None, links=links_in(path))
     if HEADER not in states or folder.irregular:
         return folder
     try:
@@ -179,6 +180,27 @@ def open_segment(path: Path) -> SegmentFolder:
         return folder
     contradictions = tuple(header.contradictions())
     return replace(folder, header=None if contradictions else header, contradictions=contradictions)
+
+
+def _followed(folder: Path, state: FileState) -> FileState:
+    """What a file is; a symlink that leads nowhere is itself."""
+    return (follow(folder / state.name) or state) if state.is_symlink else state
+
+
+def _files_in(folder: Path) -> list[FileState]:
+    """What Chroma keeps in it, symlinks as such."""
+    return [state for state in list_directory(folder) if state.name in (*INDEX_FILES, ID_MAP)]
+
+
+def links_in(path: Path) -> tuple[str, ...]:
+    """The symlinks that a segment folder is or has in Chroma's files, as reports name them.
+
+    Raises:
+        StoreUnreadable: the operating system will not let us.
+    """
+    state = look_at(path)
+    own = [path.name] if state is not None and state.is_symlink else []
+    return (*own, *(f"{path.name}/{each.name}" for each in _files_in(path) if each.is_symlink))
 
 
 class Peek(NamedTuple):
@@ -204,11 +226,9 @@ def peek_id_map(folder: Path) -> Peek:
         StoreUnreadable: the operating system will not let us.
     """
     path = folder / ID_MAP
-    try:
-        if folder.is_symlink() or path.is_symlink() or not path.is_file():
-            return Peek()
-    except OSError as error:
-        raise unreadable(path, error) from error
+    state = None if _leads_astray(folder) else follow(path)
+    if state is None or not state.is_file:
+        return Peek()
     id_map = decode_id_map(_read(path, HEAD_BYTES))
     empty = id_map.problem is None and not len(id_map.id_to_label.ids)
     return Peek(True, not empty, id_map.max_seq_id, id_map.total_elements_added)
@@ -232,10 +252,28 @@ def segment_folder(root: Path, collection: Collection) -> Path | None:
 
 
 def why_unsafe(root: Path, segment: str) -> tuple[str, str] | None:
-    """What a segment's folder should be, and what it is; None where nothing is wrong."""
+    """What a segment's folder should be, and what it is; None where nothing is wrong.
+
+    A symlink to a folder is one: Chroma follows it.
+    """
     if not UUID.fullmatch(segment):
         return "a uuid", segment
-    state = look_at(root / segment)
+    found = _leads_astray(root / segment)
+    return ("a folder", found) if found else None
+
+
+def _leads_astray(path: Path) -> str:
+    """What is in the place of a folder; empty for a folder, or where there is nothing.
+
+    Raises:
+        StoreUnreadable: the operating system will not say.
+    """
+    state = look_at(path)
     if state is None or state.is_directory:
-        return None
-    return "a folder", "a symlink" if state.is_symlink else "not a folder"
+        return ""
+    if not state.is_symlink:
+        return "not a folder"
+    target = follow(path)
+    if target is None:
+        return "a symlink that leads nowhere"
+    return "" if target.is_directory else "a symlink to what is not a folder"

@@ -19,11 +19,21 @@ from pathlib import Path
 import pytest
 from moving import clear_line, dump, edit, segment_of, unmoved
 from others import EACH_OF_THEM, EXCLUSIVE, IMMEDIATE, OPEN, OTHERS, READING, another
-from stores import PROGRAM, SOUND, environment, in_a_mount_namespace, mounted, run, snapshot, unpack
+from stores import (
+    PROGRAM,
+    SOUND,
+    environment,
+    in_a_mount_namespace,
+    mounted,
+    run,
+    snapshot,
+    unpack,
+    unwrapped,
+)
 
 import hnswcheck
 from hnswcheck import StoreChanged, StoreInUse
-from hnswcheck.changes.quarantine import carry_out, plan_quarantine
+from hnswcheck.changes.quarantine import LINKED, carry_out, plan_quarantine
 from hnswcheck.cli import app as cli
 from hnswcheck.progress import silent
 
@@ -322,10 +332,25 @@ def test_a_segment_folder_that_is_a_link_is_never_moved(
     (store / segment).rename(target)
     (store / segment).symlink_to(target)
     before = snapshot(tmp_path)
-    code, _, err = command(capsys, "quarantine", store, *ANY_COST)
-    assert code in (1, 3)
-    if err:
-        clear_line(err)
+    code, out, err = command(capsys, "quarantine", store, *ANY_COST)
+    assert code == 1
+    assert LINKED in unwrapped(out + err)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("what", ["the folder", "a file"])
+def test_a_segment_that_is_reached_through_a_link_is_never_repaired(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = unpack(OLDER, tmp_path)
+    path = store / segment_of(store)
+    path = path if what == "the folder" else path / "header.bin"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path)
+    code, out, _ = command(capsys, "repair", store, "--yes")
+    assert code == 1
+    assert LINKED in unwrapped(out)
     assert snapshot(tmp_path) == before
 
 

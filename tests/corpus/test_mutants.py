@@ -77,7 +77,6 @@ UNTELLABLE: dict[str, tuple[str, ...]] = {
     ),
     "it changes words that describe a finding": (
         "checks.ledger.check_watermark: never integers (2)",
-        "store.segment.why_unsafe: never state.is_symlink",
     ),
     "it changes an account that no expectation states": (
         "replay.balance.balance: record in indexed -> record not in indexed",
