@@ -181,6 +181,23 @@ def test_a_repaired_store_loses_nothing_that_is_written_afterwards(
     """A vector that is unconfirmed, and accepted, may be one that an update replaced."""
     application = Application(version, tmp_path / "store")
     grow(application)
+    damage_and_live_on(application, damage)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("versions", [("0.4.24", "0.6.3"), ("0.6.3", "1.5.9")])
+def test_nor_does_a_store_that_an_older_release_began(
+    versions: tuple[str, str], damage: Callable[[Application], None], tmp_path: Path
+) -> None:
+    """Its log was never purged, or its id map is of the older release."""
+    older, application = (Application(version, tmp_path / "store") for version in versions)
+    grow(older)
+    application.had = older.had
+    application.play(application.step("upsert", *[f"r{n:02d}" for n in range(20, 33)]))
+    damage_and_live_on(application, damage)
+
+
+def damage_and_live_on(application: Application, damage: Callable[[Application], None]) -> None:
     assert hnswcheck.audit(application.store).exit_code() == 0
     damage(application)
     hnswcheck.repair(application.store, accept=["unconfirmed"], leave_unindexed=True)
