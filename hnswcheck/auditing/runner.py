@@ -108,7 +108,7 @@ def _store_report(
     schema = found.schema
     chroma = None
     if schema:
-        chroma = ChromaInfo(schema.release.line, schema.releases, dict(schema.migrations))
+        chroma = ChromaInfo(schema.writer.line, schema.releases, dict(schema.migrations))
     own, segments = tuple(found.findings), tuple(found.segments)
     return StoreReport(
         path_text(Path(path)), verdict, level, complete, elapsed, chroma, own, segments

@@ -49,12 +49,12 @@ def check_watermarks(view: CollectionView) -> Iterator[Finding]:
         ("VECTOR", view.vector_watermark),
         ("METADATA", view.metadata_watermark),
     ):
-        yield from check_watermark(mark, view.release, view.highest, name)
+        yield from check_watermark(mark, view.opener, view.highest, name)
     mark, peek = view.vector_watermark, view.peek
     if peek.present and peek.max_seq_id and (mark is None or mark.form == "pickled"):
         yield finding("watermark-legacy", 1, (), None, peek.max_seq_id)
     has_none = mark is None and peek.max_seq_id is None and peek.total_elements_added is not None
-    if view.release.needs_watermark and has_none:
+    if view.opener.needs_watermark and has_none:
         yield finding("watermark-missing", 1, ["VECTOR"])
 
 

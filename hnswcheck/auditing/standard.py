@@ -91,8 +91,8 @@ def standard(
     with _beside(folder, _records, view) as records_read:
         parts = read_parts(folder, sampler, advance)
     records = records_read()
-    marks = _marks(parts, view.release)
-    replay = replay_index(view.wal, view.start, parts.id_map, marks, view.release)
+    marks = _marks(parts, view.opener)
+    replay = replay_index(view.wal, view.start, parts.id_map, marks, view.opener)
     result = _balance(records, parts, replay) if view.start_known else None
     ledger = ledger_of(view, folder)
     findings = [
@@ -207,7 +207,7 @@ def _starts_over(id_map: IdMap | None, release: Release) -> bool:
 
 def _discarded(view: CollectionView, parts: Parts, result: Balance | None) -> bool:
     """Whether Chroma throws the index files away unread, and loses nothing by it."""
-    if not parts.folder.states or not _starts_over(parts.id_map, view.release):
+    if not parts.folder.states or not _starts_over(parts.id_map, view.opener):
         return False
     flushed = parts.id_map is None and view.was_flushed
     balanced = result is not None and not (result.missing or result.phantom)
@@ -280,9 +280,9 @@ def _check_contents(
     if header is None or not folder.level0_whole:
         return
     elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map
-    loaded = not _starts_over(id_map, view.release)
+    loaded = not _starts_over(id_map, view.opener)
     if loaded and elements is not None and placement is not None and id_map is not None:
-        yield from check_elements(elements, placement, id_map, replay, view.release, sampler)
+        yield from check_elements(elements, placement, id_map, replay, view.opener, sampler)
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)

@@ -80,7 +80,7 @@ def _start_of(root: Path, manifest: Manifest, view: CollectionView) -> int:
     row = manifest.watermark
     mark = None if row is None else watermark(row.raw)
     peek = peek_id_map(root / manifest.folder)
-    return replay_start(peek, mark, view.release, view.highest)
+    return replay_start(peek, mark, view.opener, view.highest)
 
 
 def _written_since(

@@ -135,7 +135,7 @@ def _settings(found: Surroundings, schema: Schema) -> Iterator[str]:
         for what, value in (("config_json_str", configured), ("schema_str", described)):
             if value is not None and not _is_object(value):
                 yield f"{where} has a {what} that is not a JSON object"
-        if described == b"{}" or (configured == b"{}" and schema.release.reader != "rust"):
+        if described == b"{}" or (configured == b"{}" and schema.opener.reader != "rust"):
             yield f"{where} has empty settings"
         if schema.has_schemas and (configured, described) == LOST and distance is not None:
             yield f"{where} has lost its settings, and was made for {text(distance)}"

@@ -113,7 +113,7 @@ def choose_patch(
         if folder.relabelled.any():  # Chroma would read the labels that are there
             continue
         start = _start(view, proof)
-        if start == 0 and view.release.zero_skips_all:
+        if start == 0 and view.opener.zero_skips_all:
             continue
         candidate = _Candidate(
             view=view,
@@ -137,7 +137,7 @@ def last_operation(view: CollectionView) -> int:
     """
     rows = view.read_all_wal()
     last = max(rows[-1].seq_id if rows else 0, min(view.metadata_start, view.highest))
-    return last or (view.highest if view.release.zero_skips_all else 0)
+    return last or (view.highest if view.opener.zero_skips_all else 0)
 
 
 def _start(view: CollectionView, proof: FolderAssignment) -> int:
@@ -192,7 +192,7 @@ class _Candidate:
         mark, view = self.view.vector_watermark, self.view
         if mark is None or mark.value != self.start:
             return False
-        return not any(check_watermark(mark, view.release, view.highest, "VECTOR"))
+        return not any(check_watermark(mark, view.opener, view.highest, "VECTOR"))
 
     def _relabelling(self, id_map: IdMap | None) -> Relabelling | None:
         """A new id map with which replay comes out right; None if there is none.
@@ -211,9 +211,7 @@ class _Candidate:
             new = _relabel(element, self.folder.elements, id_map)
             if new is None:
                 continue
-            if self._replays_right(
-                _new_id_map(new, self.found.records, self.view.release), element
-            ):
+            if self._replays_right(_new_id_map(new, self.found.records, self.view.writer), element):
                 return new
         return None
 
@@ -224,7 +222,7 @@ class _Candidate:
             element: int64 (n,): each record's element by the id map, -1 for none.
         """
         rows, ids = self.view.read_all_wal(), id_map.id_to_label.ids
-        replay = replay_index(rows, self.start, id_map, None, self.view.release)
+        replay = replay_index(rows, self.start, id_map, None, self.view.opener)
         after = balance(self.found.records.ids, replay, ids)
         pending = [row for row in rows if row.seq_id > self.start]
         if after.missing or after.phantom or any(row.fault for row in pending):

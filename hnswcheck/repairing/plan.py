@@ -77,7 +77,7 @@ def plan_segment(
     if reason := _refusal(fates, undecided, choices):
         return SegmentRefused(audited, reason, fates)
     patch = None
-    if schema.release.watermark_in == "sqlite" and len(fates.use) == len(found.grades):
+    if schema.writer.watermark_in == "sqlite" and len(fates.use) == len(found.grades):
         patch = choose_patch(view, frozenset(report.error_ids), found, database)
     if patch is None and not len(fates.indexed) and (reason := _coming_back(view, found)):
         return SegmentRefused(audited, reason, fates)
@@ -90,7 +90,7 @@ def _log_end(database: Database, view: CollectionView) -> int | None:
 
     That is the number of the last operation that any record is of.
     """
-    if view.highest or not view.release.zero_skips_all:
+    if view.highest or not view.opener.zero_skips_all:
         return None
     return max(1, min(read_last_seq_id(database), LARGEST_SEQ_ID))
 

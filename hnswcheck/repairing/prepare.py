@@ -126,7 +126,7 @@ def _copy(
     size = sum(state.size for state in list_directory(patch.folder) if state.name != LINKS)
     _check_space(root, size)
     advance = _counted(progress, size, plan.collection.name)
-    release = read_schema(store.database).release
+    release = read_schema(store.database).writer
     copy_patched(patch, root / name, plan.fates.salvage.records, release, advance)
     return Prepared(name, patch.start)
 
@@ -153,14 +153,14 @@ def _build(
     ids = records.ids.take(chosen)
     _, needed = estimate(len(chosen), settings.dimension, settings.m, int(ids.lengths.sum()))
     _check_space(root, needed)
-    in_id_map = schema.release.watermark_in == "id map"
+    in_id_map = schema.writer.watermark_in == "id map"
     build_segment(
         root / name,
         sample.watch(chosen, plan.fates.embed, _vectors(plan, embedded, store.database)),
         ids,
         settings,
         scratch=root / (name + SCRATCH),
-        seq_ids=None if schema.release.id_map == "dict" else records.seq_ids[chosen],
+        seq_ids=None if schema.writer.id_map == "dict" else records.seq_ids[chosen],
         max_seq_id=last if in_id_map else None,
         advance=_counted(progress, len(chosen), plan.collection.name),
     )
@@ -194,7 +194,7 @@ def _settings(plan: SegmentPlan, schema: Schema, view: CollectionView) -> IndexS
     return IndexSettings(
         space=view.collection.space,
         dimension=plan.dimension,
-        line=schema.release.line,
+        line=schema.writer.line,
         m=header.m if header else declared.m,
         ef_construction=header.ef_construction if header else declared.ef_construction,
         threads=declared.threads,

@@ -59,7 +59,7 @@ def folder_as_of(folder: Path, id_map: IdMap, records: Records, view: Collection
     if manifest.missing != 0 or manifest.strangers != ():
         return FolderAsOf.unknown()
     mark = watermark(manifest.watermark.raw)
-    if not mark.is_number(view.release) or mark.value > manifest.highest_seq_id:
+    if not mark.is_number(view.writer) or mark.value > manifest.highest_seq_id:
         return FolderAsOf.unknown()
     never_flushed_since = view.vector_watermark is None and not view.peek.present
     return FolderAsOf(mark.value, covered=never_flushed_since, balanced=False)
@@ -69,7 +69,7 @@ def _balances(id_map: IdMap, records: Records, view: CollectionView) -> tuple[bo
     """Whether the index has all since it was begun, and nothing else; and whether all records."""
     if not view.start_known:
         return False, False
-    replay = replay_index(view.read_all_wal(), view.start, id_map, None, view.release)
+    replay = replay_index(view.read_all_wal(), view.start, id_map, None, view.writer)
     result = balance(records.ids, replay, id_map.id_to_label.ids)
     if result.phantom:
         return False, False

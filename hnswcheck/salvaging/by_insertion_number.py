@@ -31,7 +31,7 @@ def by_number(evidence: Evidence, id_map: IdMap | None) -> FolderAssignment | No
     deleted = folder.elements.tombstoned & possible & ~evidence.damage.doubtful
     newer = int(labels[possible].max(initial=0)) > len(records.ids) or deleted.any()
     several = len(repeated_labels(labels[possible]))  # writers
-    if newer or several or not (evidence.view.release.labels_follow_rows and _only_added(evidence)):
+    if newer or several or not (evidence.view.writer.labels_follow_rows and _only_added(evidence)):
         return None
     numbers = np.arange(1, len(records.ids) + 1, dtype=np.uint64)
     element = find_labels(labels, numbers)

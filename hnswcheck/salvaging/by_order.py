@@ -50,7 +50,7 @@ def the_order(evidence: Evidence, known: Labels, unknown_ids: Mapping[bytes, int
     mark = view.vector_watermark
     possible = (labels > 0) & (labels <= len(labels) + evidence.folder.lacking)
     sound = possible.all() and not len(repeated_labels(labels)) and not evidence.folder.pages_lost
-    release = view.release
+    release = view.writer
     if not (release.labels_follow_rows and sound and (mark is None or mark.is_number(release))):
         return None
     flushed = mark.value if mark else 0

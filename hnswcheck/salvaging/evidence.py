@@ -95,7 +95,7 @@ class Evidence:
             as_of: the last operation that counts.
         """
         rows, log = self.view.read_all_wal(), self.log
-        complete, release = self.view.history().complete, self.view.release
+        complete, release = self.view.history().complete, self.view.writer
         found = rows_in_index(rows, as_of, complete, {}, release)
         touched = {row.id for row in rows if row.seq_id > as_of}
         sure = (log.grades == Grade.PROVEN) & (log.seq_ids > 0) & (log.seq_ids <= as_of)

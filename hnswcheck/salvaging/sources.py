@@ -368,9 +368,9 @@ def _together(assignments: Sequence[FolderAssignment]) -> FolderAssignment | Non
 def _right_metadata(view: CollectionView, stored: Records) -> int | None:
     """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
     mark, highest = view.metadata_watermark, view.highest
-    if not any(check_watermark(mark, view.release, highest, "METADATA")):
+    if not any(check_watermark(mark, view.writer, highest, "METADATA")):
         return None
     assert mark is not None
-    if mark.is_number(view.release) and mark.is_possible(view.release, highest):
+    if mark.is_number(view.writer) and mark.is_possible(view.writer, highest):
         return mark.value  # only written in another form
-    return min(int(stored.seq_ids.max(initial=0)), highest) or view.release.before_all
+    return min(int(stored.seq_ids.max(initial=0)), highest) or view.writer.before_all

@@ -43,7 +43,8 @@ class CollectionView:
         wal: rows past ``start`` or past METADATA's watermark, in order.
         wal_total: all rows that the WAL has of the collection; None at level probe.
         highest: the last seq_id of the store's WAL.
-        release: the line of Chroma that the store is of.
+        writer: the line of Chroma that wrote the store, by whose ways its history is read.
+        opener: the line that is to open it, by whose ways it is judged; else the same.
         read_all_wal: reads every WAL row of the collection, as :func:`legible` has them.
         aside: folders that were once its segment's, newest name first.
         settings: reads how the collection says that its index is built.
@@ -61,7 +62,8 @@ class CollectionView:
     wal: Sequence[WalRow]
     wal_total: int | None
     highest: int
-    release: Release
+    writer: Release
+    opener: Release
     unreadable: str | None
     read_all_wal: Callable[[], Sequence[WalRow]]
     aside: Sequence[Path]
@@ -86,19 +88,19 @@ class CollectionView:
     def metadata_start(self) -> int:
         """Where the replay of METADATA begins."""
         mark = self.metadata_watermark
-        return mark.start(self.release, self.highest) if mark else self.release.before_all
+        return mark.start(self.opener, self.highest) if mark else self.opener.before_all
 
     @property
     def start_known(self) -> bool:
         """Whether both watermarks are numbers that one can replay from."""
         mark = self.vector_watermark
-        return self.records_known and (mark is None or mark.is_number(self.release))
+        return self.records_known and (mark is None or mark.is_number(self.opener))
 
     @property
     def records_known(self) -> bool:
         """Whether METADATA's watermark is, which is all that the records need."""
         mark = self.metadata_watermark
-        return mark is None or mark.is_number(self.release)
+        return mark is None or mark.is_number(self.opener)
 
     @property
     def was_flushed(self) -> bool:
@@ -110,7 +112,7 @@ class CollectionView:
 
         In 1.x the watermark of the old index lets Chroma purge rows that it has just replayed.
         """
-        if self.release.watermark_outlives_index:
+        if self.opener.watermark_outlives_index:
             return True
         settings = self.settings()
         pending = sum(row.seq_id > self.start for row in self.wal)
@@ -161,7 +163,7 @@ def read_collection_views(
         with_ids: read record ids and count the WAL, too.
     """
     marks = read_watermarks(store.database)
-    places = [_place(store, collection, marks, schema.release) for collection in collections]
+    places = [_place(store, collection, marks, schema.opener) for collection in collections]
     waiting = {place.metadata: place for place in places}
     common = _read_common(store, places, schema, with_ids)
     if with_ids:
@@ -276,7 +278,7 @@ class _Common:
             collection=collection,
             folder=place.folder,
             peek=place.peek,
-            start=place.start(self.schema.release, self.highest),
+            start=place.start(self.schema.opener, self.highest),
             vector_watermark=place.vector_watermark,
             metadata_watermark=place.metadata_watermark,
             records=self.records.get(place.metadata, 0),
@@ -284,7 +286,8 @@ class _Common:
             wal=self.wal[collection.id],
             wal_total=None if totals is None else totals.get(collection.id, 0),
             highest=self.highest,
-            release=self.schema.release,
+            writer=self.schema.writer,
+            opener=self.schema.opener,
             unreadable=place.unreadable,
             read_all_wal=cache(partial(self._legible, collection)),
             aside=self.aside.get(place.vector, ()),
@@ -301,7 +304,7 @@ def _read_common(
 ) -> _Common:
     database = store.database
     records = count_records(database)
-    release, highest = schema.release, highest_seq_id(database)
+    release, highest = schema.opener, highest_seq_id(database)
     wal = read_wal(database, {p.collection.id: p.first(release, highest) for p in places}, release)
     totals = read_wal_summary(database) if with_ids else None
     in_order = [p.collection.id for p in sorted(places, key=lambda p: p.metadata.encode())]

@@ -55,17 +55,20 @@ TABLES_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Which migrations a database has seen, and which Chroma line that is.
+    """Which migrations a database has seen, which Chroma line that is, and which is to open it.
 
     Attributes:
         migrations: the newest of each directory.
+        writer: the line that wrote it.
+        opener: the line that is to open it: another one where somebody asks whether it can.
         columns: names, by table.
         applied: every migration.
         foreign: those that no release has that is known. What is read is as it was before them.
     """
 
     migrations: Mapping[str, int]
-    release: Release
+    writer: Release
+    opener: Release
     columns: Mapping[str, frozenset[str]]
     applied: Sequence[Migration]
     foreign: Sequence[Migration]
@@ -137,7 +140,8 @@ def read_schema(database: Database) -> Schema:
     foreign = foreign_migrations(applied)
     if why := next(_unknown(database, newest, foreign), None) if foreign else None:
         raise SchemaUnknown(f"migrations newer than this version knows: {why}")
-    return Schema(newest, release_of(newest), columns, applied, foreign)
+    writer = release_of(newest)
+    return Schema(newest, writer, writer, columns, applied, foreign)
 
 
 def _unknown(

@@ -70,7 +70,7 @@ def read_declared_settings(
             values = [found[alias] for alias in aliases if alias in found]
             if values and isinstance(values[0], int) and values[0] > 0:
                 said.setdefault(name, values[0])
-    default = schema.release
+    default = schema.writer
     settings = {
         "m": default.m,
         "ef_construction": default.ef_construction,

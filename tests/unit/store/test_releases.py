@@ -99,7 +99,7 @@ def read(store: Path) -> Written:
         pairs = [p for p in ask(SEGMENTS) if (store / p[0] / "header.bin").exists()]
         folders = tuple(read_folder(store / v, database, m) for v, m in pairs)
     with closing(connect(store / "chroma.sqlite3", "ro")) as opened:
-        release = read_schema(opened).release
+        release = read_schema(opened).writer
     return Written(migrations=migrations, types=seen, folders=folders, release=release)
 
 
