@@ -101,6 +101,30 @@ _KINDS = (
         " or correct the rows on a copy.",
     ),
     Kind(
+        "release-refuses", "store", "error", "the release that is to open the store cannot",
+        "The release fails to open the store, or fails every call that names a collection; 1.2.2"
+        " opens it, and measures l2 where the collection has another distance.",
+        "Open the store with a release that can: the report names them. A store never becomes"
+        " older again. Take a backup from before the upgrade, or add the records to a new store.",
+    ),
+    Kind(
+        "settings-refused", "store", "error",
+        "settings of collections that this release of Chroma refuses",
+        "list_collections() fails, and so does get_collection() of these collections: \"Unknown"
+        " HNSW parameter\", \"Invalid parameter value\", \"batch_size must be less than or equal to"
+        " sync_threshold\", or \"'_type'\". The others can be opened by their names.",
+        "Use a release that takes them: the report names them. Before an upgrade,"
+        " collection.modify(metadata=...) of the Chroma that wrote the store can correct the keys.",
+    ),
+    Kind(
+        "settings-refused-elsewhere", "store", "info",
+        "settings of collections that other releases of Chroma refuse",
+        "Some releases that could open the store fail in list_collections() and in"
+        " get_collection() of these collections.",
+        "Do not use these releases; or correct the keys before, with"
+        " collection.modify(metadata=...) of the Chroma that wrote the store.",
+    ),
+    Kind(
         "segment-path-unsafe", "store", "error",
         "a segment folder, or a file in it, is none, and leads to none",
         "Chroma follows a symlink or a path out of the persist directory. Where it leads there is"
@@ -247,6 +271,13 @@ _KINDS = (
         "id-map-dimension-mismatch", "id map", "error",
         "the id map names another dimension than the index",
         "Chroma before 1.0 reads vectors at the wrong places or fails to load.", RESTORE,
+    ),
+    Kind(
+        "id-map-too-new", "id map", "error", "Chroma 1.x wrote the id map, and 0.x is to read it",
+        "Every query, every write and get() with embeddings fail with \"'dict' object has no"
+        " attribute 'dimensionality'\".",
+        "Open the store with Chroma 1.x. An index never becomes older again: take a backup from"
+        " before the upgrade, or add the records to a new store.",
     ),
     # --- elements --------------------------------------------------------------------------------
     Kind(

@@ -11,7 +11,8 @@ FindingId = Literal[
     "store-not-found", "not-a-chroma-store", "schema-unknown", "schema-newer",
     "upgrade-refused", "sqlite-damaged", "sqlite-busy",
     "store-changed", "file-unreadable", "segment-row-missing", "segment-type-unknown",
-    "catalogue-invalid", "segment-path-unsafe", "segment-symlinked",
+    "catalogue-invalid", "release-refuses", "settings-refused", "settings-refused-elsewhere",
+    "segment-path-unsafe", "segment-symlinked",
     "segment-not-persisted",
     "segment-folder-unclaimed", "segment-folder-discarded", "action-unfinished",
     "segment-folder-quarantined",
@@ -21,7 +22,7 @@ FindingId = Literal[
     "link-lists-truncated", "link-lists-invalid", "file-oversized",
     # id map
     "id-map-missing", "id-map-truncated", "id-map-unsafe", "id-map-invalid", "id-map-not-inverse",
-    "id-map-label-out-of-range", "id-map-dimension-mismatch",
+    "id-map-label-out-of-range", "id-map-dimension-mismatch", "id-map-too-new",
     # elements
     "label-duplicate", "label-missing", "label-tombstoned", "element-unmapped",
     "flush-interrupted",
@@ -44,6 +45,8 @@ Status = Literal["consistent", "empty", "lagging", "diverged", "corrupt", "undec
 STATUSES: tuple[Status, ...] = (
     "consistent", "empty", "lagging", "diverged", "corrupt", "undecided",
 )  # fmt: skip
+#: What reads a store: Chroma's engine in Python, of 0.x, or the one in Rust, of 1.x.
+Reader = Literal["python", "rust"]
 Group = Literal[
     "store", "files", "id map", "elements", "graph", "ledger", "vectors", "second reader"
 ]
@@ -57,7 +60,7 @@ class Kind:
         id: stable, kebab-case.
         severity: the default; a caller may override it for exit codes.
         title: one phrase.
-        consequence: what Chroma does with it.
+        consequence: what Chroma does with it; 1.x, where ``in_python`` says what 0.x does.
         remedy: what to do.
         undecides: no verdict about the store or segment is possible.
         means: the status of a segment with it, where severity and ``undecides`` do not say it.
@@ -66,6 +69,7 @@ class Kind:
         passing: a flush that goes on at this moment looks the same.
         no_store: there is no store to report on.
         whole_database: chroma.sqlite3 is damaged, so nothing certain is known of any segment.
+        in_python: what Chroma 0.x does with it, where that is something else.
     """
 
     id: FindingId
@@ -81,6 +85,11 @@ class Kind:
     passing: bool = False
     no_store: bool = False
     whole_database: bool = False
+    in_python: str = ""
+
+    def consequence_in(self, reader: Reader) -> str:
+        """What Chroma does with it that has this reader."""
+        return self.in_python if reader == "python" and self.in_python else self.consequence
 
     @property
     def status(self) -> Status:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from hnswcheck._version import __version__
 from hnswcheck.errors import FormatError, UsageError
 from hnswcheck.findings import REGISTRY
 from hnswcheck.json_documents import read_document, schema_of
-from hnswcheck.kinds import SEVERITIES, FindingId, Kind, Severity, Status
+from hnswcheck.kinds import SEVERITIES, FindingId, Kind, Reader, Severity, Status
 
 SchemaId = Literal["hnswcheck.report/1"]
 SCHEMA_ID: SchemaId = "hnswcheck.report/1"
@@ -84,6 +84,13 @@ def finding(
         found,
         entry.consequence,
         entry.remedy,
+    )
+
+
+def as_read_by(reader: Reader, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The same findings, with what a Chroma that has this reader does with them."""
+    return tuple(
+        replace(found, consequence=REGISTRY[found.id].consequence_in(reader)) for found in findings
     )
 
 
@@ -182,17 +189,22 @@ class SegmentReport:
 
 @dataclass(frozen=True, slots=True)
 class ChromaInfo:
-    """Which Chroma wrote the store, by its migrations.
+    """Which Chroma wrote the store, by its migrations, and which can open it.
 
     Attributes:
-        line: the line whose ways the store is judged by.
+        line: the line that wrote it, by whose ways it is judged unless another was asked for.
         releases: the releases that have these migrations, as "1.3.0 to 1.4.1".
         migrations: the newest of each directory.
+        judged_for: the release that was asked for.
+        readable_by: the releases that can open the store and the collections that were audited,
+            as far as that is not a matter of damage; None where that could not be told.
     """
 
     line: str
     releases: str
     migrations: Mapping[str, int]
+    judged_for: str | None = None
+    readable_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

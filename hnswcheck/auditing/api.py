@@ -20,6 +20,7 @@ def audit(
     collections: Iterable[str] | None = None,
     *,
     all_ids: bool = False,
+    for_release: str | None = None,
     progress: Progress = silent,
 ) -> Report:
     """Say of every collection in a persist directory whether vector index and records agree.
@@ -33,11 +34,13 @@ def audit(
         collections: names or ids of the collections to audit; None for all. A name audits every
             collection of that name, in whichever tenant and database.
         all_ids: findings name all ids, not the first 20.
+        for_release: judge by the ways of this release of Chroma, as "1.5.9", instead of those of
+            the line that wrote the store: can that release open it? "1.5" is its newest release.
         progress: called as bytes are read.
 
     Raises:
         StoreNotFound, NotAChromaStore: there is no store at ``path``.
-        UsageError: an unknown level or collection.
+        UsageError: an unknown level, collection or release.
         SchemaUnknown, SqliteBusy, StoreChanged, StoreUnreadable, SqliteDamaged: nothing could be
             read. Where at least sqlite's list of collections can be read, what fails is reported.
 
@@ -48,7 +51,7 @@ def audit(
         ...
         hnswcheck.errors.StoreNotFound: no-such-directory: no such directory
     """
-    request = AuditRequest.of(path, level, collections, all_ids)
+    request = AuditRequest.of(path, level, collections, all_ids, for_release)
     with naming(path):
         return Report(
             (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hnswcheck.errors import UsageError
 from hnswcheck.report import Level
+from hnswcheck.store.openers import known_release
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class AuditRequest:
         collections: names or ids of the collections to audit; None for all.
         all_ids: findings name all ids, not the first 20.
         salvages: the audit also looks for the vectors of damaged collections.
+        release: the release of Chroma that is to open the store; None for the line that wrote it.
     """
 
     directory: Path
@@ -27,6 +29,7 @@ class AuditRequest:
     collections: tuple[str, ...] | None = None
     all_ids: bool = False
     salvages: bool = True
+    release: str | None = None
 
     @classmethod
     def of(
@@ -35,12 +38,14 @@ class AuditRequest:
         level: Level | str,
         collections: Iterable[str] | None,
         all_ids: bool = False,
+        release: str | None = None,
     ) -> AuditRequest:
         """The request that a caller makes in words.
 
         Raises:
-            UsageError: an unknown level, or no collection at all.
+            UsageError: an unknown level or release, or no collection at all.
         """
+        opener = None if release is None else known_release(release)
         if collections is not None:
             collections = (collections,) if isinstance(collections, str) else tuple(collections)
             if not collections:
@@ -51,6 +56,7 @@ class AuditRequest:
                 level=Level(level),
                 collections=collections,
                 all_ids=all_ids,
+                release=opener,
             )
         except ValueError:
             known = ", ".join(Level)

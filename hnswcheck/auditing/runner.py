@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from hnswcheck.auditing.deep import bytes_to_read, deep
 from hnswcheck.auditing.probe import probe
@@ -14,6 +15,7 @@ from hnswcheck.auditing.request import AuditRequest
 from hnswcheck.auditing.segment_report import segment_report
 from hnswcheck.auditing.standard import SOUND, standard
 from hnswcheck.checks.directory import check_folders, check_segment_path, check_segment_rows
+from hnswcheck.checks.openers import Head, check_opener, opened_by, releases_that_open
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.checks.sqlite import sqlite_faults
 from hnswcheck.checks.system_tables import catalogue_faults, check_migrations
@@ -35,6 +37,7 @@ from hnswcheck.report import (
     SegmentReport,
     StoreReport,
     Verdict,
+    as_read_by,
     finding,
 )
 from hnswcheck.salvaging.counts import recoverable
@@ -49,8 +52,11 @@ from hnswcheck.store.collection_view import CollectionView, read_collection_view
 from hnswcheck.store.files import FileState, list_directory
 from hnswcheck.store.schema import Schema, read_schema
 from hnswcheck.store.segment import open_segment, segment_folder
-from hnswcheck.store.system_tables import read_discarded, read_surroundings
+from hnswcheck.store.system_tables import Surroundings, read_discarded, read_surroundings
 from hnswcheck.store.view import CopyOutdated, StoreView, open_store
+
+T = TypeVar("T")
+Around = tuple[Schema, Surroundings]
 
 #: How long a store that others write to is read again, with pauses that double.
 PATIENCE_SECONDS, PAUSE_SECONDS = 8.0, 0.05
@@ -90,7 +96,7 @@ def audit_in_process(request: AuditRequest, progress: Progress = silent) -> Stor
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    schema: Schema | None
+    chroma: ChromaInfo | None
     findings: list[Finding]
     segments: list[SegmentReport]
 
@@ -105,13 +111,9 @@ def _store_report(
     verdict: Verdict = "consistent" if complete else "undecided"
     if any(kind.severity == "error" for kind in kinds):
         verdict = "damaged"
-    schema = found.schema
-    chroma = None
-    if schema:
-        chroma = ChromaInfo(schema.writer.line, schema.releases, dict(schema.migrations))
     own, segments = tuple(found.findings), tuple(found.segments)
     return StoreReport(
-        path_text(Path(path)), verdict, level, complete, elapsed, chroma, own, segments
+        path_text(Path(path)), verdict, level, complete, elapsed, found.chroma, own, segments
     )
 
 
@@ -124,6 +126,7 @@ class _Audit:
         self.level = request.level
         self.sampler = Sampler(request.all_ids)
         self.progress = progress
+        self.heads: dict[str, Head] = {}
 
     def run(self) -> _Found:
         listing = list_directory(self.store.root)
@@ -133,16 +136,31 @@ class _Audit:
         selected = select_collections(collections, self.request.collections)
         findings = list(self._check_store(listing, collections))
         reports: dict[str, SegmentReport] = {}
+        readable_by = None
         try:
             with self.store.standing_still():
-                findings += self._check_catalogue(schema)
+                around = self._around()
+                findings += self._check_catalogue(around)
+                findings += self._check_opener(around)
+                schema = opened_by(*around, self.request.release)
                 reports = self._judge_all(selected, schema)
+                readable_by = releases_that_open(*around, self.heads.values())
             findings += self._check_sqlite()
         except HnswcheckError as error:
             if error.finding is None:  # not about the store
                 raise
             findings.append(finding(error.finding, 1, [path_text(str(error))]))
-        return _Found(schema, findings, [reports[c.id] for c in selected if c.id in reports])
+        chroma = ChromaInfo(
+            line=schema.writer.line,
+            releases=schema.releases,
+            migrations=dict(schema.migrations),
+            judged_for=self.request.release,
+            readable_by=readable_by,
+        )
+        segments = [reports[c.id] for c in selected if c.id in reports]
+        reader = schema.opener.reader
+        segments = [replace(s, findings=as_read_by(reader, s.findings)) for s in segments]
+        return _Found(chroma, list(as_read_by(reader, findings)), segments)
 
     def _collections(self, schema: Schema) -> Sequence[Collection]:
         """All collections.
@@ -165,20 +183,34 @@ class _Audit:
     def _let_database_rest(self) -> None:
         time.sleep(max(0.0, REST_SECONDS - self.store.quiet_seconds()))
 
-    def _check_catalogue(self, schema: Schema) -> Iterator[Finding]:
-        def read() -> list[str]:
-            with self.store.database.snapshot():
-                now = read_schema(self.store.database)
-                found = read_surroundings(self.store.database, now)
-            return list(catalogue_faults(found, now))
+    def _around(self) -> Around:
+        with self.store.database.snapshot():
+            schema = read_schema(self.store.database)
+            return schema, read_surroundings(self.store.database, schema)
 
-        yield from check_migrations(schema, self.sampler)
-        faults = read()
-        if faults:
-            self._let_database_rest()
-            faults = [fault for fault in read() if fault in faults]
-        if faults:
+    def _check_catalogue(self, around: Around) -> Iterator[Finding]:
+        def check(schema: Schema, seen: Surroundings) -> Iterator[str]:
+            return catalogue_faults(seen, schema)
+
+        yield from check_migrations(around[0], self.sampler)
+        if faults := self._lasting(around, check):
             yield finding("catalogue-invalid", len(faults), self.sampler.places(faults))
+
+    def _check_opener(self, around: Around) -> Sequence[Finding]:
+        def check(schema: Schema, seen: Surroundings) -> Iterator[Finding]:
+            return check_opener(seen, schema, self.request.release, self.sampler)
+
+        return self._lasting(around, check)
+
+    def _lasting(
+        self, around: Around, check: Callable[[Schema, Surroundings], Iterable[T]]
+    ) -> Sequence[T]:
+        """What a check finds, and finds again once the database has been left alone."""
+        found = list(check(*around))
+        if not found:
+            return found
+        self._let_database_rest()
+        return [one for one in check(*self._around()) if one in found]
 
     def _check_sqlite(self) -> Iterator[Finding]:
         faults = list(sqlite_faults(self.store.root)) if self.level is Level.DEEP else []
@@ -283,6 +315,8 @@ class _Audit:
         return report
 
     def _judge(self, view: CollectionView, meter: _Meter) -> SegmentReport:
+        is_written = view.metadata_watermark is not None
+        self.heads[view.collection.id] = Head(view.peek, is_written)
         vector = view.collection.vector
         assert vector is not None
         if vector.type != PERSISTED_TYPE:
@@ -304,13 +338,22 @@ class _Audit:
             else:
                 report = standard(view, folder, self.sampler, meter.advance)
             if self.request.salvages and report.status not in SOUND and not folder.irregular:
-                return replace(report, recoverable=recoverable(self.store.database, view))
+                written = self._as_written(view)
+                return replace(report, recoverable=recoverable(self.store.database, written))
             return report
         except StoreUnreadable as error:
             return segment_report(view, [finding(error.finding, 1, [path_text(str(error))])])
         except MemoryError as error:
             says = f"not enough memory: {error}"
             return segment_report(view, [finding(StoreUnreadable.finding, 1, [says])])
+
+    def _as_written(self, view: CollectionView) -> CollectionView:
+        """The view of who repairs: by the ways of the line that wrote the store."""
+        if view.opener is view.writer:
+            return view
+        schema = read_schema(self.store.database)
+        (written,) = read_collection_views(self.store, [view.collection], schema, with_ids=True)
+        return written
 
 
 def _may_be_trusted_at_once(report: SegmentReport) -> bool:

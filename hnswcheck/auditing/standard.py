@@ -27,7 +27,7 @@ from hnswcheck.checks.graph import (
     check_link_records,
     check_links,
 )
-from hnswcheck.checks.id_map import check_id_map
+from hnswcheck.checks.id_map import check_id_map, check_shape
 from hnswcheck.checks.ledger import check_balance, check_lag, check_replay, check_rows
 from hnswcheck.checks.sampling import SAMPLE, Sampler
 from hnswcheck.errors import StoreChanged
@@ -277,6 +277,7 @@ def _check_contents(
         size = folder.states[ID_MAP].size
         dimension = view.collection.dimension
         yield from check_id_map(parts.id_map, size, header, dimension, sampler)
+        yield from check_shape(parts.id_map, view.opener)
     if header is None or not folder.level0_whole:
         return
     elements, placement, id_map = parts.elements, parts.placement, parts.known_id_map

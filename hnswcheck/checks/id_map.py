@@ -13,6 +13,7 @@ from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.pickle_tokens import Damage
 from hnswcheck.kinds import FindingId
 from hnswcheck.report import Finding, finding
+from hnswcheck.store.releases import Release
 
 FINDING_OF: dict[Damage, FindingId] = {
     Damage.TRUNCATED: "id-map-truncated",
@@ -36,6 +37,12 @@ def check_id_map(
     named = id_map.dimensionality
     if named is not None and named != dimension and len(id_map.id_to_label.ids):
         yield finding("id-map-dimension-mismatch", 1, (), dimension, named)
+
+
+def check_shape(id_map: IdMap, opener: Release) -> Iterator[Finding]:
+    """A line reads the id maps of older ones; those of 0.x know no other shape than their own."""
+    if id_map.problem is None and id_map.shape == "dict" and opener.id_map == "instance":
+        yield finding("id-map-too-new", 1)
 
 
 def _not_inverse(forward: Pairs, backward: Pairs, sampler: Sampler) -> Iterator[Finding]:

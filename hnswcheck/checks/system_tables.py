@@ -128,14 +128,14 @@ def _homes(found: Surroundings) -> Iterator[str]:
 
 
 def _settings(found: Surroundings, schema: Schema) -> Iterator[str]:
-    for name, configured, described, distance in found.settings:
+    for name, configured, described, distance, _ in found.settings:
         where = f"collection {text(name)!r}"
         if not _is_text(name):
             yield f"{where} has a name that is not text"
         for what, value in (("config_json_str", configured), ("schema_str", described)):
             if value is not None and not _is_object(value):
                 yield f"{where} has a {what} that is not a JSON object"
-        if described == b"{}" or (configured == b"{}" and schema.opener.reader != "rust"):
+        if described == b"{}" or (configured == b"{}" and schema.writer.reader != "rust"):
             yield f"{where} has empty settings"
         if schema.has_schemas and (configured, described) == LOST and distance is not None:
             yield f"{where} has lost its settings, and was made for {text(distance)}"

@@ -21,6 +21,7 @@ from hnswcheck.cli.options import (
     FailingSeverity,
     FailOn,
     Format,
+    ForRelease,
     QuietVerdict,
     ReportFile,
     ReportFormat,
@@ -47,6 +48,7 @@ EPILOG = epilog(
         "audit backup-*/ --fail-on warning --quiet",
         "audit ./chroma --format json -o report.json",
         "audit ./chroma --quarantine",
+        "audit ./chroma --for 1.5.9",
     ),
     {
         0: "nothing was found at or above --fail-on",
@@ -61,6 +63,7 @@ def audit(
     paths: StorePaths,
     level: AuditLevel = "standard",
     collection: AuditCollections = None,
+    for_release: ForRelease = None,
     format: ReportFormat = Format.TEXT,
     fail_on: FailingSeverity = (FailOn.ERROR),
     severity: Severities = None,
@@ -83,12 +86,14 @@ def audit(
         raise UsageError(
             "--quarantine needs level standard or deep: counts alone do not show what it costs"
         )
+    if quarantine and for_release is not None:
+        raise UsageError("--quarantine and --for exclude each other: choose one")
     if (yes or accept_loss or wait) and not quarantine:
         raise UsageError("--yes, --accept-loss and --wait need --quarantine")
     if output is not None:
         _keep_out(output, paths)
         _try_to_write(output)  # what cannot be written must be known before hours of reading
-    report, wrong_use = _audited(paths, read, collection, all_ids, quiet)
+    report, wrong_use = _audited(paths, read, collection, all_ids, for_release, quiet)
     report = report.with_severities(severities)
     deliver(report, format, quiet, output)
     if quarantine:
@@ -110,6 +115,7 @@ def _audited(
     level: Level,
     collections: list[str] | None,
     all_ids: bool,
+    release: str | None,
     quiet: bool,
 ) -> tuple[Report, bool]:
     """The report on all stores, and whether a path is none."""
@@ -122,7 +128,14 @@ def _audited(
     for path in paths:
         try:
             with shown(not quiet) as progress:
-                report = audit(path, level, collections, all_ids=all_ids, progress=progress)
+                report = audit(
+                    path,
+                    level,
+                    collections,
+                    all_ids=all_ids,
+                    for_release=release,
+                    progress=progress,
+                )
             stores += report.stores
         except HnswcheckError as error:
             if not error.finding:

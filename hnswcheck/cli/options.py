@@ -68,6 +68,15 @@ AuditCollections = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Audit only this collection (name or id); repeatable."),
 ]
+ForRelease = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="VERSION",
+        help="Judge for this release of Chroma: can it open the store, and what would it do?",
+        show_default=False,
+    ),
+]
 ReportFormat = Annotated[Format, typer.Option(help="The format of the report.")]
 FailingSeverity = Annotated[
     FailOn, typer.Option(help="The least severity that makes the exit code 1.")

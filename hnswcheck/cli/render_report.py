@@ -10,7 +10,7 @@ from rich.text import Text
 from hnswcheck.cli.layout import Line, foreign, table, wrapped
 from hnswcheck.cli.terminal import visible
 from hnswcheck.findings import KEEP, NOTHING, REGISTRY
-from hnswcheck.report import Finding, Level, Pending, Report, SegmentReport, StoreReport
+from hnswcheck.report import ChromaInfo, Finding, Level, Pending, Report, SegmentReport, StoreReport
 
 STATUS_STYLE = {
     "empty": "dim",
@@ -43,6 +43,8 @@ def _store(store: StoreReport) -> Iterator[Line]:
     many = f"{_count(len(store.segments), 'collection')}, " if store.chroma else ""
     yield Text(visible(store.path), "bold")
     yield Text(f"  {chroma}{many}level {store.level}, {store.elapsed_seconds:.2f} s", "dim")
+    if store.chroma:
+        yield from _releases(store.chroma)
     for found in store.findings:
         yield from _finding(found, 2)
     for segment in store.segments:
@@ -50,6 +52,14 @@ def _store(store: StoreReport) -> Iterator[Line]:
         yield from _segment(segment, store.level)
     yield from _what_to_do(store)
     yield Text()
+
+
+def _releases(chroma: ChromaInfo) -> Iterator[Text]:
+    if chroma.judged_for is not None:
+        yield Text(f"  judged for Chroma {foreign(chroma.judged_for)}", "dim")
+    if chroma.readable_by is not None:
+        which = ", ".join(map(foreign, chroma.readable_by)) or "none"
+        yield from wrapped(Text(f"Chroma releases that can open this: {which}", "dim"), 2, 4)
 
 
 def _segment(segment: SegmentReport, level: Level) -> Iterator[Line]:

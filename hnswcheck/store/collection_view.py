@@ -162,7 +162,7 @@ def read_collection_views(
         collections: those that have both segments.
         with_ids: read record ids and count the WAL, too.
     """
-    marks = read_watermarks(store.database)
+    marks = read_watermarks(store.database, schema.converts_watermarks)
     places = [_place(store, collection, marks, schema.opener) for collection in collections]
     waiting = {place.metadata: place for place in places}
     common = _read_common(store, places, schema, with_ids)

@@ -83,6 +83,11 @@ class Schema:
         return step.first if only else step.name
 
     @property
+    def converts_watermarks(self) -> bool:
+        """Whether the opener makes an INTEGER of every watermark, by a migration of metadb."""
+        return self.writer.watermark_type != self.opener.watermark_type == "INTEGER"
+
+    @property
     def has_databases(self) -> bool:
         """Whether collections live in databases, and these in tenants."""
         return "databases" in self.columns and "database_id" in self.columns["collections"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hnswcheck.errors import FormatError, StoreChanged
 from hnswcheck.formats.header import LAYOUT, Header, parse_header
-from hnswcheck.formats.id_map import HEAD_BYTES, IdMap, decode_id_map
+from hnswcheck.formats.id_map import HEAD_BYTES, IdMap, Shape, decode_id_map
 from hnswcheck.formats.level0 import TOMBSTONE, Chunk, Elements, read_elements
 from hnswcheck.formats.link_lists import LinkLists, read_link_lists
 from hnswcheck.formats.pickle_tokens import Damage, Problem
@@ -211,12 +211,14 @@ class Peek(NamedTuple):
         present: there is, and not one that is empty.
         max_seq_id: the watermark that 0.4 keeps in it.
         total_elements_added: the label counter.
+        shape: which lines write such an id map.
     """
 
     exists: bool = False
     present: bool = False
     max_seq_id: int | None = None
     total_elements_added: int | None = None
+    shape: Shape | None = None
 
 
 def peek_id_map(folder: Path) -> Peek:
@@ -231,7 +233,8 @@ def peek_id_map(folder: Path) -> Peek:
         return Peek()
     id_map = decode_id_map(_read(path, HEAD_BYTES))
     empty = id_map.problem is None and not len(id_map.id_to_label.ids)
-    return Peek(True, not empty, id_map.max_seq_id, id_map.total_elements_added)
+    total = id_map.total_elements_added
+    return Peek(True, not empty, id_map.max_seq_id, total, id_map.shape)
 
 
 def _read(path: Path, size: int) -> bytes:

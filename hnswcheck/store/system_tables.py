@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,9 @@ from hnswcheck.errors import SchemaUnknown
 from hnswcheck.formats.text import text
 from hnswcheck.store.database import Database, Row
 from hnswcheck.store.schema import Schema
+
+#: What metadata may be; true and false are 1 and 0 here.
+Value = str | int | float
 
 #: Settings of the log are one row; what has more is no table.
 MOST_ROWS = 100
@@ -21,12 +24,14 @@ class Settings(NamedTuple):
     Attributes:
         config_json_str, schema_str: None, too, where the schema has no such column.
         distance: the one that its metadata asks for; None for l2.
+        hnsw: what its metadata says of the index, by keys that begin with ``hnsw:``.
     """
 
     name: object
     config_json_str: object
     schema_str: object
     distance: object
+    hnsw: Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +96,29 @@ def _settings(database: Database, schema: Schema) -> list[Settings]:
         " AND m.key = 'hnsw:space' AND m.str_value <> 'l2'"
     )
     columns = ", ".join(schema.settings_columns)
-    query = f"SELECT name, {columns}, ({other_distance}) FROM collections c"
+    query = f"SELECT id, name, {columns}, ({other_distance}) FROM collections c"
     rows = _rows_if_known(database, query)
-    return [Settings(*row) for row in rows]
+    hnsw = _hnsw_settings(database)
+    return [
+        Settings(name, config, schema, distance, hnsw.get(text(id), {}))
+        for id, name, config, schema, distance in rows
+    ]
+
+
+def _hnsw_settings(database: Database) -> dict[str, dict[str, Value]]:
+    """By collection; a key that has no value is not there."""
+    found: dict[str, dict[str, Value]] = {}
+    query = (
+        "SELECT collection_id, key, str_value, coalesce(int_value, float_value{})"
+        " FROM collection_metadata WHERE key GLOB 'hnsw:*' ORDER BY collection_id, key"
+    )
+    rows = _rows_if_known(database, query.format(", bool_value"))
+    rows = rows or _rows_if_known(database, query.format(""))  # before 0.5.1
+    for owner, key, words, number in rows:
+        value = text(words) if words is not None else number
+        if isinstance(value, str | int | float):
+            found.setdefault(text(owner), {})[text(key)] = value
+    return found
 
 
 def _log_settings(database: Database) -> list[object]:

@@ -107,10 +107,28 @@ def written(start: int) -> str:
     return str(start) if start >= 0 else "before all of the log"
 
 
-def read_watermarks(database: Database) -> dict[str, Watermark]:
-    """Every ``max_seq_id`` row, by segment id."""
+def read_watermarks(database: Database, converted: bool = False) -> dict[str, Watermark]:
+    """Every ``max_seq_id`` row, by segment id.
+
+    Args:
+        converted: as a 1.x has them that migrates the store.
+    """
     rows = database.rows("SELECT segment_id, seq_id FROM max_seq_id")
+    if converted:
+        return {text(segment): Watermark(integer_of(v), "integer") for segment, v in rows}
     return {text(segment): watermark(value) for segment, value in rows if value is not None}
+
+
+def integer_of(value: object) -> int:
+    """The INTEGER that migration 5 of metadb makes of a seq_id, whatever that was.
+
+    It adds up the last 16 digits of sqlite's ``hex()``, which is what a BLOB needs. Of a number it
+    takes the digits for characters; a digit that is not there counts 1, as an empty text is found
+    in every other.
+    """
+    raw = value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
+    number = int(raw.hex()[-16:].rjust(16, "1"), 16)
+    return number - (1 << 64) if number >> 63 else number
 
 
 def watermark(value: object) -> Watermark:

@@ -170,6 +170,11 @@ def not_asked(target: Path) -> set[str]:
         return {found.id for found in audit(store, "deep").findings}
 
 
+def for_older(target: Path, name: str, release: str) -> set[str]:
+    """For a release that is older than the store."""
+    return {found.id for found in audit(unpack(name, target), for_release=release).findings}
+
+
 #: Findings that no fixture has, and why.
 NOT_IN_THE_CORPUS: dict[str, tuple[Callable[[Path], set[str]], str]] = {
     "store-not-found": (not_found, "there is nothing to put into an archive"),
@@ -177,6 +182,14 @@ NOT_IN_THE_CORPUS: dict[str, tuple[Callable[[Path], set[str]], str]] = {
     "store-changed": (changed, "needs a process that writes"),
     "file-unreadable": (unreadable, "an archive does not keep what may not be read"),
     "second-reader-not-asked": (not_asked, "needs an environment without hnswlib"),
+    "release-refuses": (
+        lambda target: for_older(target, SOUND, "0.4.24"),
+        "is told of an audit for another release than the store's",
+    ),
+    "id-map-too-new": (
+        lambda target: for_older(target, SOUND, "0.6.3"),
+        "is told of an audit for another release than the store's",
+    ),
     "segment-row-missing": (row_missing, "sqlite alone is at fault; made here"),
 }
 

@@ -7,6 +7,7 @@
 * ``live STORE JOB``: one run of an application: reads and searches a collection, then writes to it.
 * ``vectors STORE ANSWER``: every vector of every collection.
 * ``write STORE JOB``: collections of the vectors in a file, flushed.
+* ``open STORE JOB``: list all collections; count, get, search and write each of them.
 * ``search STORE JOB``: what Chroma gets and finds there, into a file.
 
 Only the standard library, chromadb, and the numpy that comes with it may be used here.
@@ -172,6 +173,24 @@ def read_vectors(client: Any) -> list[list[Any]]:
     return found
 
 
+def open_all(client: Any, job: Json) -> None:
+    """Use each collection of the job; an error or a wrong count ends it."""
+    assert len(client.list_collections()) == len(job["collections"])
+    for one in job["collections"]:
+        collection = client.get_collection(one["name"])
+        total, dimension = one["records"], one["dimension"]
+        assert collection.count() == total
+        assert len(collection.get(include=["embeddings"])["embeddings"]) == total
+        ids = [f"new-{n}" for n in range(FEWEST)]
+        vectors = [a_vector(record, dimension) for record in ids]
+        collection.add(ids=ids, embeddings=vectors)
+        assert collection.count() == total + FEWEST
+        found = collection.query(query_embeddings=vectors, n_results=1, include=["distances"])
+        assert [hits[0] for hits in found["ids"]] == ids
+        collection.delete(ids=ids)
+        assert collection.count() == total
+
+
 # --- Vectors from a file --------------------------------------------------------------------------
 
 
@@ -231,6 +250,8 @@ def run(command: str, *arguments: str) -> None:
             job.write_text(json.dumps(live(client, json.loads(job.read_text()))))
         case "vectors":
             job.write_text(json.dumps(read_vectors(client)))
+        case "open":
+            open_all(client, json.loads(job.read_text()))
         case "write":
             for one in json.loads(job.read_text()):
                 write_vectors(client, one)
