@@ -5,8 +5,9 @@
 Makes the stores of benchmarks/agreement.py (those that ``--directory`` keeps are used again),
 repairs a copy of each that the engine broke on, first without any flag; where that is refused, with
 every grade accepted and the rest left without a vector. Then the engine reads and writes each
-repaired collection, and every vector is compared with what the writer wrote. Ends with 1 where the
-engine is not content, or a vector that was called proven is not the record's own.
+repaired collection, and every vector is compared with what the writer wrote; with ``--runs 10`` it
+goes on as an application does, in so many more processes. Ends with 1 where the engine is not
+content, a write was lost, or a vector that was called proven is not the record's own.
 """
 
 from __future__ import annotations
@@ -75,9 +76,11 @@ class Worker:
 
     scratch: Path
     judge: oracle.Oracle
+    phases: tuple[str, ...]
 
     @classmethod
-    def start(cls, python: str) -> None:
+    def start(cls, python: str, runs: int) -> None:
+        cls.phases = (*PHASES, *oracle.living_on(runs))
         cls.scratch = Path(tempfile.mkdtemp(prefix="repair-"))
         cls.judge = oracle.Oracle(python, time_limit=60, scratch=cls.scratch)
 
@@ -116,7 +119,7 @@ class Worker:
             if subject.name not in repaired:
                 continue
             doubtful = unproven(repaired[subject.name])
-            judged = cls.judge.judge(store, subject, faults.truth, phases=PHASES)
+            judged = cls.judge.judge(store, subject, faults.truth, phases=cls.phases)
             for problem in judged.problems:
                 named = set(problem.ids)
                 if problem.kind == oracle.Kind.UNFOUND:
@@ -142,10 +145,10 @@ def broken_stores(directory: Path, cases: Sequence[agreement.Case]) -> Iterator[
             yield directory / case.name / agreement.STORE
 
 
-def run(stores: Sequence[Path], python: str, jobs: int) -> list[Outcome]:
+def run(stores: Sequence[Path], python: str, jobs: int, runs: int = 0) -> list[Outcome]:
     """Repair and judge each."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, Worker.start, (python,)) as pool:
+    with ProcessPoolExecutor(jobs, spawn, Worker.start, (python, runs)) as pool:
         return list(pool.map(Worker.case, stores))
 
 
@@ -172,7 +175,8 @@ def main() -> int:
     parser.add_argument("--fault", action="append", choices=faults.FAULTS, help="repeatable")
     parser.add_argument("--directory", type=Path, help="where stores are kept, and used again")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--chroma-python", default=sys.executable, help="with chromadb 1.5.9")
+    parser.add_argument("--runs", type=int, default=0, help="of an application, afterwards")
+    parser.add_argument("--chroma-python", default=sys.executable, help="one with chromadb")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         options.directory = options.directory or Path(scratch)
@@ -181,7 +185,7 @@ def main() -> int:
         cases = [agreement.Case(name, seed) for name in names for seed in seeds]
         agreement.make_all(cases, options)
         stores = list(broken_stores(options.directory, cases))
-        outcomes = run(stores, options.chroma_python, options.jobs)
+        outcomes = run(stores, options.chroma_python, options.jobs, options.runs)
     print_table(outcomes)
     for outcome in outcomes:
         for text in outcome.wrong:

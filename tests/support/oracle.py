@@ -49,6 +49,8 @@ TOLERANCE = 1e-4
 #: Of this share of the records a search may miss some in a sound index: HNSW is approximate.
 RECALL = 0.05
 SAMPLE = 16
+#: Records that are added in each run of an application.
+LIVING = 30
 #: What 0.6 says where a search arrives at fewer elements than were asked for.
 TOO_FEW = "contigious 2D array"
 
@@ -304,7 +306,7 @@ class Examination:
         if self.collection is None:
             return
         self.read()
-        getattr(self, self.job["phase"])()
+        getattr(self, self.job["phase"].partition("-")[0])()
 
     def open(self) -> Any:
         import chromadb
@@ -413,6 +415,14 @@ class Examination:
         self.write("delete", self.ids, "delete all")
         self.count_again()
 
+    def living(self) -> None:
+        """As an application goes on: a few records of each kind."""
+        self.write("add", [f"{self.job['phase']}-{n}" for n in range(LIVING)])
+        chosen = self.some(sorted(self.ids), 3)
+        for operation, record in zip(("upsert", "update", "delete"), chosen, strict=False):
+            self.write(operation, [record])
+        self.count_again()
+
     def count_again(self) -> None:
         with self.log.step("count again") as found:
             found["count"] = self.collection.count()
@@ -421,6 +431,11 @@ class Examination:
 # --- The verdict ---------------------------------------------------------------------------------
 
 PHASES = ("first", "second", "third", "fourth")
+
+
+def living_on(runs: int) -> tuple[str, ...]:
+    """Phases of an application that runs so often."""
+    return tuple(f"living-{number}" for number in range(1, runs + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -653,7 +668,8 @@ class Oracle:
             truth: what the vectors must be; without it, only what changes by itself is wrong.
             seed: chooses which records are written.
             phases: "first" reads and writes one record each way; the others, each in a fresh
-                process, read all that again, and rewrite, delete and add many.
+                process, read all that again, and rewrite, delete and add many; those of
+                :func:`living_on` add some, and change one each way.
         """
         started = time.monotonic()
         if isinstance(collection, str):
