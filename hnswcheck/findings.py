@@ -8,7 +8,9 @@ harm nothing; info is worth knowing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from hnswcheck.consequences import IN_PYTHON
 from hnswcheck.kinds import Kind
 
 KEEP = (
@@ -450,4 +452,6 @@ _KINDS = (
     ),
 )  # fmt: skip
 
-REGISTRY: Mapping[str, Kind] = {kind.id: kind for kind in _KINDS}
+REGISTRY: Mapping[str, Kind] = {
+    kind.id: replace(kind, in_python=IN_PYTHON.get(kind.id, "")) for kind in _KINDS
+}

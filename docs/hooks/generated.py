@@ -100,6 +100,7 @@ def finding_page(kind: Kind) -> str:
         "",
         kind.consequence,
         "",
+        *([f"Chroma 0.x: {kind.in_python}", ""] if kind.in_python else []),
         "## What to do",
         "",
         kind.remedy,

@@ -49,6 +49,7 @@ def _explained(kind: Kind) -> list[tuple[str, str]]:
         ("severity: ", f"{kind.severity}{decides}"),
         ("group:    ", kind.group),
         ("Chroma:   ", kind.consequence),
+        *([("in 0.x:   ", kind.in_python)] if kind.in_python else []),
         ("Do:       ", kind.remedy),
     ]
 

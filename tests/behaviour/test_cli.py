@@ -872,6 +872,7 @@ def test_explain_tells_all_of_one_finding(id: str, call: Call) -> None:
     assert (done.code, done.err) == (0, "")
     for text in (kind.id, kind.severity, kind.title, kind.consequence, kind.remedy):
         assert text in unwrapped(done.out)
+    assert kind.in_python in unwrapped(done.out)
     assert max(map(len, done.out.splitlines())) <= 80
 
 

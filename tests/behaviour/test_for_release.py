@@ -22,6 +22,7 @@ from environments import VERSIONS, python_of
 from stores import SUPPORT, run, unpack
 
 import hnswcheck
+from hnswcheck.findings import REGISTRY
 from hnswcheck.store.openers import OPENERS, known_release, opener_of, spans
 from hnswcheck.store.releases import RELEASES, STEPS, numbers_of
 from hnswcheck.store.watermarks import integer_of
@@ -140,6 +141,35 @@ def test_a_release_that_knows_no_schemas_opens_what_is_l2(tmp_path: Path) -> Non
     store = unpack("1.5.9-churn-l2", tmp_path)
     assert hnswcheck.audit(store, for_release="1.2.2").verdict == "consistent"
     assert hnswcheck.audit(store, for_release="1.2.1").verdict == "damaged"
+
+
+#: Stores of 0.6, a finding, and of what the finding's text quotes what 0.6 ends with.
+ENDS_IN_PYTHON = {
+    "0.6.3-damaged-header-deleted": ("file-missing", "Cannot open header file"),
+    "0.6.3-damaged-id-map-halved": ("id-map-truncated", "pickle data was truncated"),
+    "0.6.3-killed-in-first-id-map": ("id-map-truncated", "Ran out of input"),
+    "0.6.3-damaged-folder-deleted": ("records-missing", "list assignment index out of range"),
+    "0.6.3-damaged-id-map-lost-pair": ("records-missing", "object is not subscriptable"),
+    "0.6.3-damaged-label-unknown": ("label-missing", "Label not found"),
+    "0.6.3-damaged-live-tombstoned": ("label-tombstoned", "Label not found"),
+    "0.6.3-damaged-live-tombstoned-and-blocked": ("replay-blocked", "KeyError"),
+    "0.6.3-damaged-id-map-not-inverse": ("id-map-not-inverse", "KeyError"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS_IN_PYTHON)
+def test_a_finding_says_how_a_python_chroma_ends(name: str, tmp_path: Path) -> None:
+    """And of a store that 1.x is to open what the one in Rust does."""
+    id, quoted = ENDS_IN_PYTHON[name]
+    kind = REGISTRY[id]
+    store = unpack(name, tmp_path)
+    (report,) = hnswcheck.audit(store).stores
+    said = {one.id: one.consequence for one in report.all_findings}
+    assert said[id] == kind.in_python
+    assert quoted in kind.in_python
+    judged = hnswcheck.audit(store, for_release=NEWEST)
+    assert {f.consequence for f in judged.findings if f.id == id} <= {kind.consequence}
+    assert quoted in opens(store, "0.6.3", report, tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["integer", "blob24", "digits-as-number", "zero", "huge"])

@@ -57,13 +57,15 @@ def test_every_entry_is_complete_and_unique() -> None:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", id)
         assert kind.group in DESIGN
         assert kind.severity in ("error", "warning", "info")
-        for text in (kind.title, kind.consequence, kind.remedy):
+        for text in (kind.title, kind.consequence, kind.remedy, kind.in_python or "None."):
             assert text == text.strip()
             assert text
             assert "\n" not in text
             assert "  " not in text
         assert not kind.title.endswith("."), id
         assert kind.consequence.endswith((".", '."')), id
+        assert kind.in_python.endswith((".", '."')) or not kind.in_python, id
+        assert kind.in_python != kind.consequence, id
         assert kind.remedy.endswith("."), id
     titles = [kind.title for kind in REGISTRY.values()]
     assert len(set(titles)) == len(titles)

@@ -24,6 +24,7 @@ def test_the_page_of_a_finding_says_what_the_registry_says(id: str) -> None:
     page = generated.finding_page(kind)
     for said in (f"# {id}\n", kind.title[1:], kind.consequence, kind.remedy, f"`{kind.severity}`"):
         assert said in page
+    assert kind.in_python in page
     near = {other.id for other in REGISTRY.values() if other.group == kind.group} - {id}
     assert all(f"]({other}.md)" in page for other in near)
 

@@ -33,7 +33,7 @@ SQL = re.compile(
     r"|group_concat|d\.tenant_id|\?1|\{expression\}|bold )"
 )
 #: What is shown elsewhere in the file.
-NOT_HERE = {"findings.py", "kinds.py"}
+NOT_HERE = {"findings.py", "consequences.py", "kinds.py"}
 
 
 def help_page(*words: str) -> str:
@@ -52,9 +52,10 @@ def help_pages() -> Iterator[str]:
 
 def findings() -> Iterator[str]:
     for kind in REGISTRY.values():
+        in_python = f"  In 0.x: {kind.in_python}\n" if kind.in_python else ""
         yield (
             f"{kind.id} ({kind.severity}): {kind.title}\n"
-            f"  Chroma: {kind.consequence}\n  Do: {kind.remedy}\n"
+            f"  Chroma: {kind.consequence}\n{in_python}  Do: {kind.remedy}\n"
         )
 
 
