@@ -7,11 +7,15 @@ add      creates           is ignored          creates, or is ignored
 update   is ignored        changes, or writes  the same, or is ignored
 upsert   creates           changes, or writes  creates, or changes it
 delete   is ignored        deletes             deletes, or is ignored
+backfill is ignored        is ignored          is ignored
 ======== ================= =================== ==========================
 
 *Records* have no vectors, so an update and an upsert change a document and metadata only. The
 *index* has nothing else than vectors: an update without one is ignored there, and a row whose
 vector nobody can read does what nobody knows. Ids come and go on both sides alike.
+
+A *backfill* asks to run a function, and its id is no record's. Lines that skip none do not know the
+operation: there such a row is one that cannot be read.
 
 Effects know no batches, as 0.4 does: it drops an add of an id that the same batch deletes, so that
 its index lacks a record until the next add, which it takes.
@@ -81,6 +85,7 @@ def _table(present: Mapping[Operation, Effect], absent: Mapping[Operation, Effec
         table[operation, True] = present[operation]
         table[operation, False] = absent[operation]
         table[operation, None] = present[operation] | absent[operation]
+    table |= {("backfill", exists): Effect.IGNORED for exists in (True, False, None)}
     return table
 
 

@@ -58,6 +58,8 @@ class Release:
             records ignore. 0.5 and 0.6 were seen to ignore it; nothing builds on that.
         index_needs_vectors: an add or upsert without a vector ends the replay of the log; else the
             index skips it.
+        skips_backfills: a row that asks to run a function over the collection (operation 4) changes
+            nothing; else it ends the replay, as any unknown operation does.
         empty_id_map_starts_over: an id map without ids starts a new index over any files.
     """
 
@@ -83,6 +85,7 @@ class Release:
     revives_tombstones: bool
     index_ignores_known_adds: bool
     index_needs_vectors: bool
+    skips_backfills: bool
     empty_id_map_starts_over: bool
 
     def capacity_for(self, count: int, resize_factor: float) -> int:
@@ -113,6 +116,7 @@ _0_4 = Release(
     revives_tombstones=True,
     index_ignores_known_adds=False,
     index_needs_vectors=False,
+    skips_backfills=False,
     empty_id_map_starts_over=False,
 )
 
@@ -152,12 +156,16 @@ _1_0 = replace(
 
 _1_2 = replace(_1_0, line="1.2", first=(1, 0, 21), first_capacity=100)
 
-_1_4 = replace(_1_2, line="1.4", first=(1, 3, 0))
+_1_3 = replace(_1_2, line="1.3", first=(1, 3, 0))
+
+_1_4 = replace(_1_3, line="1.4", first=(1, 3, 6), skips_backfills=True)
 
 _1_5 = replace(_1_4, line="1.5", first=(1, 5, 0))
 
 #: By line, oldest first.
-RELEASES: dict[str, Release] = {r.line: r for r in (_0_4, _0_5_5, _0_6, _1_0, _1_2, _1_4, _1_5)}
+RELEASES: dict[str, Release] = {
+    r.line: r for r in (_0_4, _0_5_5, _0_6, _1_0, _1_2, _1_3, _1_4, _1_5)
+}
 
 
 class Step(NamedTuple):

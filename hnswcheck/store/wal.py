@@ -22,8 +22,10 @@ PAGE_WAL_ROWS = 1 << 14
 
 PAGE_VECTORS = 1 << 9
 
-Operation = Literal["add", "update", "upsert", "delete"]
+#: A backfill asks to run an attached function over the collection.
+Operation = Literal["add", "update", "upsert", "delete", "backfill"]
 
+#: Those that write, by their codes.
 OPERATIONS: tuple[Operation, ...] = ("add", "update", "upsert", "delete")
 
 FLOAT32 = b"FLOAT32"
@@ -37,7 +39,7 @@ class WalRow:
     """A row of ``embeddings_queue``, without its vector.
 
     Attributes:
-        operation: None for a code that Chroma does not know.
+        operation: None for a code that the line does not know.
         vector_bytes: length of the vector, None where the row has none.
         fault: why Chroma cannot read the row, if it cannot.
         obscure: nobody can tell which vector it writes, or whether it writes one.
@@ -107,7 +109,7 @@ def read_wal(
             last = integer(seq_id, "embeddings_queue.seq_id")
             collection = collection_of(topic)
             if last > starts.get(collection, LARGEST_SEQ_ID << 10):
-                found[collection].append(_wal_row(last, row))
+                found[collection].append(_wal_row(last, row, release))
         if len(page) < PAGE_WAL_ROWS:
             break
     return found
@@ -135,12 +137,13 @@ def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[
             break
 
 
-def _wal_row(seq_id: int, row: list[object]) -> WalRow:
+def _wal_row(seq_id: int, row: list[object], release: Release) -> WalRow:
     operation, record, id_type, vector_type, vector_bytes, *_ = row
-    known = isinstance(operation, int) and 0 <= operation < len(OPERATIONS)
+    known = (*OPERATIONS, "backfill") if release.skips_backfills else OPERATIONS
+    there = isinstance(operation, int) and 0 <= operation < len(known)
     return WalRow(
         seq_id,
-        OPERATIONS[operation] if known and isinstance(operation, int) else None,
+        known[operation] if there and isinstance(operation, int) else None,
         record if isinstance(record, bytes) else str(record).encode(),
         vector_bytes if vector_type != b"null" and isinstance(vector_bytes, int) else None,
         _fault(id_type, vector_type, *row[5:]),
@@ -179,11 +182,12 @@ def row_fault(row: WalRow, dimension: int | None) -> str | None:
 
 
 def legible(rows: Sequence[WalRow], dimension: int | None) -> Sequence[WalRow]:
-    """The same rows with all their faults, and without vectors that cannot be read.
+    """The rows that write, with all their faults, and without vectors that cannot be read.
 
-    A row that is not obscure then has an operation that Chroma knows, and the vector that it needs.
+    A backfill does nothing to records and index, whatever it has for an id. A row that is not
+    obscure then has an operation that Chroma knows, and the vector that it needs.
     """
-    return [_legible(row, dimension) for row in rows]
+    return [_legible(row, dimension) for row in rows if row.operation != "backfill"]
 
 
 def _legible(row: WalRow, dimension: int | None) -> WalRow:

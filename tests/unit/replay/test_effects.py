@@ -24,7 +24,7 @@ from hnswcheck.store.wal import OPERATIONS, Operation, WalRow
 
 CREATES, WRITES, CHANGES, DELETES = Effect.CREATES, Effect.WRITES, Effect.CHANGES, Effect.DELETES
 IGNORED, DISPUTED, FAILS, UNKNOWN = Effect.IGNORED, Effect.DISPUTED, Effect.FAILS, Effect.UNKNOWN
-OLD, NEW = ("0.4", "0.5.5", "0.6"), ("1.0", "1.2", "1.4", "1.5")
+OLD, NEW = ("0.4", "0.5.5", "0.6"), ("1.0", "1.2", "1.3", "1.4", "1.5")
 
 each_line = pytest.mark.parametrize("line", RELEASES)
 
@@ -42,6 +42,7 @@ def row(
         ("update", IGNORED, CHANGES),
         ("upsert", CREATES, CHANGES),
         ("delete", IGNORED, DELETES),
+        ("backfill", IGNORED, IGNORED),
         (None, UNKNOWN, UNKNOWN),
     ],
 )
@@ -83,6 +84,12 @@ def test_the_index_takes_vectors_and_nothing_else(
         release = RELEASES[line]
         assert effect_on_index(row(operation, has_vector=has_vector), False, release) is absent
         assert effect_on_index(row(operation, has_vector=has_vector), True, release) is present
+
+
+@each_line
+@pytest.mark.parametrize("exists", [True, False, None])
+def test_a_backfill_changes_no_index(line: str, exists: bool | None) -> None:
+    assert effect_on_index(row("backfill", has_vector=False), exists, RELEASES[line]) is IGNORED
 
 
 @each_line

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from stores import unpack
 
-from hnswcheck.store.wal import ID_FAULT, METADATA_FAULT, WalRow, collection_of, legible, row_fault
+from hnswcheck.store.database import connect
+from hnswcheck.store.releases import RELEASES
+from hnswcheck.store.wal import (
+    ID_FAULT,
+    METADATA_FAULT,
+    WalRow,
+    collection_of,
+    legible,
+    read_wal,
+    read_wal_summary,
+    row_fault,
+)
 
 ADD = WalRow(1, "add", b"a", 32)
 
@@ -61,3 +75,17 @@ def test_of_a_faulty_row_nobody_knows_the_vector_unless_it_deletes() -> None:
 )
 def test_the_collection_is_the_end_of_the_topic(topic: object, collection: str) -> None:
     assert collection_of(topic) == collection
+
+
+@pytest.mark.parametrize(("line", "operation"), [("1.3", None), ("1.4", "backfill")])
+def test_a_backfill_is_an_operation_since_1_3_6(
+    line: str, operation: str | None, tmp_path: Path
+) -> None:
+    store = unpack("1.5.9-damaged-log-backfill", tmp_path)
+    with closing(connect(store / "chroma.sqlite3", "ro")) as database:
+        (collection,) = read_wal_summary(database)
+        rows = read_wal(database, {collection: -1}, RELEASES[line])[collection]
+    assert rows[-1].operation == operation
+    assert rows[-1].id == b"r007"
+    assert row_fault(rows[-1], 8) == (None if operation else "unknown operation")
+    assert len(legible(rows, 8)) == len(rows) - (operation is not None)
