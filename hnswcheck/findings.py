@@ -398,6 +398,20 @@ _KINDS = (
         " big-endian BLOB before.", patchable=True,
     ),
     Kind(
+        "checkpoint-behind-watermark", "ledger", "error",
+        "sqlite takes the index for newer than its id map says it is",
+        "Folder and chroma.sqlite3 are of two moments. The Chroma that wrote the id map refuses to"
+        " load the index; up to 1.5.9 Chroma loads it, and never applies the writes in between.",
+        REPAIR,
+    ),
+    Kind(
+        "checkpoint-ahead-of-log", "ledger", "error",
+        "the id map is of an operation that the log cannot have reached",
+        "Folder and chroma.sqlite3 are of two moments. New writes get lower sequence ids: Chroma"
+        " accepts them, and takes them for applied.",
+        REPAIR,
+    ),
+    Kind(
         "wal-unreadable", "ledger", "error", "pending rows in the WAL that Chroma cannot read",
         "Replay stops at such a row: every call on the collection fails or the process panics.",
         "On a copy, delete or correct the row, then audit again.",

@@ -31,7 +31,8 @@ FindingId = Literal[
     "level-inconsistent", "entry-point-invalid", "elements-unreachable",
     # ledger
     "records-missing", "records-phantom", "replay-blocked", "lag", "watermark-legacy",
-    "watermark-missing", "watermark-impossible", "watermark-encoding", "wal-unreadable",
+    "watermark-missing", "watermark-impossible", "watermark-encoding",
+    "checkpoint-behind-watermark", "checkpoint-ahead-of-log", "wal-unreadable",
     # vectors
     "vector-not-finite", "vector-not-normalised", "norm-invalid", "vector-differs-from-wal",
     # second reader

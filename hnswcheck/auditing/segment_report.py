@@ -51,6 +51,10 @@ def check_watermarks(view: CollectionView) -> Iterator[Finding]:
     ):
         yield from check_watermark(mark, view.opener, view.highest, name)
     mark, peek = view.vector_watermark, view.peek
+    if view.checkpoint_behind and mark is not None:
+        yield finding("checkpoint-behind-watermark", 1, (), f"at least {mark.value}", view.start)
+    if peek.checkpoint is not None and peek.checkpoint > view.highest:
+        yield finding("checkpoint-ahead-of-log", 1, (), f"at most {view.highest}", peek.checkpoint)
     if peek.present and peek.max_seq_id and (mark is None or mark.form == "pickled"):
         yield finding("watermark-legacy", 1, (), None, peek.max_seq_id)
     has_none = mark is None and peek.max_seq_id is None and peek.total_elements_added is not None

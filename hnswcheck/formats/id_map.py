@@ -4,7 +4,8 @@ Nothing is unpickled. The file is cut into opcodes (:mod:`hnswcheck.formats.pick
 read as what one of Chroma's two writers produces:
 
 * 1.x, ``serde_pickle::to_writer`` of ``IdMap`` (rust/segment/src/local_hnsw.rs): protocol 3, a
-  plain dict, strings as BINUNICODE, no memo;
+  plain dict, strings as BINUNICODE, no memo; open pull requests of chroma-core/chroma add
+  ``checkpoint_seq_id`` to it, which releases up to 1.5.9 ignore;
 * 0.4 to 0.6, ``pickle.dump`` of ``PersistentData`` (chromadb/segment/impl/vector/
   local_persistent_hnsw.py): protocol 5, an instance whose state is such a dict, with MEMOIZE after
   every object and gets of memoised strings.
@@ -67,6 +68,7 @@ class IdMap:
         dimensionality: None is usual in 1.x.
         total_elements_added: labels ever handed out; None if the file is cut before it.
         max_seq_id: the watermark of 0.4; a leftover elsewhere.
+        checkpoint: the last operation that index and map reflect, where the writer says so.
         id_to_label, label_to_id: the two maps, each in the order of the file.
         problem: None for a whole file.
         ids_whole: id_to_label is, though the file may end after it.
@@ -80,6 +82,7 @@ class IdMap:
     label_to_id: Pairs
     problem: Problem | None
     ids_whole: bool = True
+    checkpoint: int | None = None
 
 
 def decode_id_map(data: bytes) -> IdMap:
@@ -255,6 +258,7 @@ class _Parser:
             label_to_id,
             problem,
             problem is None or (cut_later and followed),
+            self.scalars.get(b"checkpoint_seq_id"),
         )
 
     def _pairs(

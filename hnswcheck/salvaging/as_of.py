@@ -50,7 +50,7 @@ def folder_as_of(folder: Path, id_map: IdMap, records: Records, view: Collection
     """
     if folder == view.folder:
         complete, balanced = _balances(id_map, records, view)
-        if complete and view.start <= view.highest:
+        if complete and view.start <= view.highest and not view.checkpoint_behind:
             return FolderAsOf(view.start, covered=True, balanced=balanced)
         return FolderAsOf.unknown(balanced)
     manifest = next(manifests_of([folder]), None)

@@ -107,6 +107,12 @@ class CollectionView:
         """Whether the watermark says so; 0.4 keeps it in the id map."""
         return self.vector_watermark is not None and self.vector_watermark.value > 0
 
+    @property
+    def checkpoint_behind(self) -> bool:
+        """Whether sqlite takes the index for newer than it says it is."""
+        checkpoint, mark = self.peek.checkpoint, self.vector_watermark
+        return checkpoint is not None and mark is not None and checkpoint < mark.value
+
     def keeps_what_it_replays(self) -> bool:
         """Whether no row of the log is purged that a new index needs, until it is flushed.
 
@@ -213,11 +219,16 @@ def replay_start(peek: Peek, row: Watermark | None, release: Release, highest: i
         row: VECTOR's in ``max_seq_id``; a line that keeps its watermark there takes over what an
             older one left in the id map.
         highest: the last seq_id of the log.
+
+    An id map with a checkpoint is of just that operation. Its writer begins there; a release that
+    does not read it begins at the row, and what it then replays again changes nothing.
     """
     begun = peek.present if release.empty_id_map_starts_over else peek.exists
     mark = _vector_watermark(release, peek, row)
     if mark is None and begun and peek.max_seq_id is not None:
         mark = Watermark(peek.max_seq_id, "pickled")
+    if begun and peek.checkpoint is not None:
+        return peek.checkpoint
     if mark is None or not (begun or release.watermark_outlives_index):
         return release.before_all
     return mark.start(release, highest)

@@ -211,6 +211,7 @@ class Peek(NamedTuple):
         present: there is, and not one that is empty.
         max_seq_id: the watermark that 0.4 keeps in it.
         total_elements_added: the label counter.
+        checkpoint: :attr:`IdMap.checkpoint`.
         shape: which lines write such an id map.
     """
 
@@ -219,6 +220,7 @@ class Peek(NamedTuple):
     max_seq_id: int | None = None
     total_elements_added: int | None = None
     shape: Shape | None = None
+    checkpoint: int | None = None
 
 
 def peek_id_map(folder: Path) -> Peek:
@@ -234,7 +236,7 @@ def peek_id_map(folder: Path) -> Peek:
     id_map = decode_id_map(_read(path, HEAD_BYTES))
     empty = id_map.problem is None and not len(id_map.id_to_label.ids)
     total = id_map.total_elements_added
-    return Peek(True, not empty, id_map.max_seq_id, total, id_map.shape)
+    return Peek(True, not empty, id_map.max_seq_id, total, id_map.shape, id_map.checkpoint)
 
 
 def _read(path: Path, size: int) -> bytes:

@@ -9,7 +9,11 @@ import pytest
 from stores import segment_folders, unpack
 
 from hnswcheck.formats.header import pack_header, shaped
+from hnswcheck.formats.id_map import decode_id_map
+from hnswcheck.store.collection_view import replay_start
+from hnswcheck.store.releases import RELEASES
 from hnswcheck.store.segment import Peek, links_in, open_segment, peek_id_map, why_unsafe
+from hnswcheck.store.watermarks import Watermark
 
 SEGMENT = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9"
 
@@ -111,3 +115,27 @@ def test_an_id_map_behind_a_link_to_no_file_is_not(target: str, tmp_path: Path) 
     (tmp_path / "index_metadata.pickle").symlink_to(target)
     assert peek_id_map(tmp_path) == Peek()
     assert peek_id_map(tmp_path / "nowhere") == Peek()
+
+
+def test_the_head_of_an_id_map_tells_its_checkpoint(tmp_path: Path) -> None:
+    (new,) = segment_folders(unpack("1.5.9-damaged-next-checkpoint", tmp_path))
+    (old,) = segment_folders(unpack("1.5.9-churn-l2", tmp_path))
+    assert peek_id_map(new).checkpoint
+    assert decode_id_map((new / "index_metadata.pickle").read_bytes()).dimensionality == 8
+    assert peek_id_map(old).checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("peek", "start"),
+    [
+        (Peek(True, True, checkpoint=7), 7),
+        (Peek(True, True, checkpoint=3), 3),
+        (Peek(True, True), 5),
+        (Peek(True, False, checkpoint=7), 0),
+        (Peek(), 0),
+    ],
+)
+def test_replay_begins_at_the_checkpoint_of_an_index_that_is_there(peek: Peek, start: int) -> None:
+    assert replay_start(peek, Watermark(5, "integer"), RELEASES["1.5"], 9) == start
+    without = {5: 0}.get(start, start)
+    assert replay_start(peek, None, RELEASES["1.5"], 9) == without
