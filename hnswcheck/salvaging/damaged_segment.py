@@ -18,7 +18,7 @@ from hnswcheck.formats.header import Header, shaped
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import find_labels, repeated_labels
 from hnswcheck.formats.level0 import Elements, read_vectors
-from hnswcheck.formats.segment_files import LENGTH, LEVEL0
+from hnswcheck.formats.segment_files import LENGTH, LEVEL0, LINKS
 from hnswcheck.store.catalog import Collection
 from hnswcheck.store.files import unreadable
 from hnswcheck.store.releases import DEFAULT_M
@@ -49,6 +49,8 @@ class DamagedSegment:
         relabelled: bool (held,): damage changed the label of this element, or of one of these.
         pages_lost: an element between others has no label, as where a page was never written.
         room: data_level0.bin is long enough for so many elements.
+        earlier: so many elements has link_lists.bin, if it ends where an older file does: a loss of
+            power may have kept pages of other files from before, too; else 0.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class DamagedSegment:
     relabelled: Flags
     pages_lost: bool
     room: int
+    earlier: int
 
     @property
     def label_twice(self) -> Flags:
@@ -105,6 +108,7 @@ def open_damaged_segment(
     if header is None or header.dimension != dimension:
         return None
     counted, size = header.count, segment.states[LEVEL0].size
+    earlier = _earlier(segment)
     used = _used(segment, header, id_map)
     segment, elements = used.segment, used.elements
     try:
@@ -126,8 +130,17 @@ def open_damaged_segment(
         relabelled=used.relabelled,
         pages_lost=used.pages_lost,
         room=size // header.stride,
+        earlier=earlier,
     )
     return folder, id_map
+
+
+def _earlier(segment: SegmentFolder) -> int:
+    """How many elements an older link_lists.bin is of; 0 if it is none."""
+    links = segment.read_links()
+    if links is None or links.bad is None or links.used_bytes != segment.states[LINKS].size:
+        return 0
+    return links.bad.element
 
 
 class _Used(NamedTuple):

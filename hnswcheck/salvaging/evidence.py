@@ -193,6 +193,7 @@ class Evidence:
             guessed=none if guessed is None else guessed,
             disputed=none if disputed is None else disputed,
             by_order=by_order,
+            earlier=self.folder.earlier,
         )
 
     def _after(self, element: Ints) -> int:

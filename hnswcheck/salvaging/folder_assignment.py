@@ -30,6 +30,7 @@ class FolderAssignment:
         guessed: bool (n,): the element follows from the order of the records, unconfirmed.
         disputed: bool (n,): the id map contradicts itself, or the order, about the element.
         by_order: the elements follow from the order of the records, not from an id map.
+        earlier: elements of an earlier flush, which some of its files may be of; 0 if none is.
     """
 
     element: Ints
@@ -49,3 +50,4 @@ class FolderAssignment:
     guessed: Flags
     disputed: Flags
     by_order: bool
+    earlier: int

@@ -41,6 +41,7 @@ def judge_folder(folder: FolderAssignment, records: Records, log: LogEvidence) -
     judged.give(proven & folder.guessed, Reason.BY_ORDER)
     judged.give(proven & folder.disputed, Reason.ID_MAP_DISPUTED)
     judged.give(proven & folder.scaleless, Reason.LENGTH_UNKNOWN)
+    judged.give(proven & _changed_since(folder, records, log), Reason.FILES_DIFFER)
     judged.give(has_vector & folder.doubtful, Reason.DAMAGE_NEAR)
     judged.give(has_vector & folder.tombstoned, Reason.DELETE_MARK)
     judged.give(has_vector & folder.doubtful & folder.label_twice, Reason.LABEL_TWICE)
@@ -105,6 +106,18 @@ def _judge_by_bounds(
         judged.give(has_vector & (records.seq_ids <= folder.after), Reason.FOLDER_NOT_OLDER)
         judged.give(has_vector & only_made(records, log), Reason.NEVER_CHANGED)
     return True
+
+
+def _changed_since(folder: FolderAssignment, records: Records, log: LogEvidence) -> Flags:
+    """bool (n,): the record was there at the earlier flush that files are of, and changed after it.
+
+    That flush came after the elements that it had were made, and what the folder has beyond them is
+    of the later one.
+    """
+    early = (folder.element >= 0) & (folder.element < folder.earlier)
+    made = made_from(records, log)
+    changed = records.seq_ids > made[early].max(initial=0)
+    return np.asarray(early & changed & (made < records.seq_ids))
 
 
 def only_made(records: Records, log: LogEvidence) -> Flags:
