@@ -164,6 +164,15 @@ VerifiedBy = Annotated[
         show_default=False,
     ),
 ]
+ChromaPython = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="The Python whose chromadb tries a new index, as that of the application which uses"
+        " the store. Without it, the Python of hnswcheck.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print source, grade and reason of every record as JSON.")
 ]

@@ -45,7 +45,7 @@ CHOICES = (
 VERIFIED = {
     "none": "not verified: its vectors were not audited, and Chroma was not asked",
     "audit": "verified by an audit with its vectors",
-    "chroma": "verified by an audit with its vectors, and by Chroma on a copy",
+    "chroma": "verified by an audit with its vectors, and by Chroma {version} on a copy",
 }
 
 
@@ -174,7 +174,14 @@ def _how_repaired(path: Path, segment: SegmentRepaired) -> Iterator[Text]:
     """Where the old folder and the deleted records are, and how the new index was verified."""
     if segment.exported:
         yield Text(f"  the deleted records are in {visible(segment.exported)}")
-    yield from wrapped(VERIFIED[segment.verified], 2, 4)
+    chroma = segment.tried_by
+    version = foreign(chroma.version) if chroma else ""
+    yield from wrapped(VERIFIED[segment.verified].format(version=version), 2, 4)
+    if chroma and not chroma.is_of_line:
+        yield from _warning(
+            f"Chroma {version} is of another line than the Chroma that wrote the store: name the"
+            " Python of that one with --chroma-python"
+        )
     if segment.not_asked:
         yield from _warning(f"Chroma was not asked: {foreign(segment.not_asked)}")
     if segment.replaced and not segment.exported:  # no restore brings deleted records back

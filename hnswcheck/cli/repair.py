@@ -18,6 +18,7 @@ from hnswcheck.cli.options import (
     AcceptedGrades,
     AsJson,
     BatchSize,
+    ChromaPython,
     DropRecords,
     EmbedWith,
     LeaveUnindexed,
@@ -44,6 +45,7 @@ EPILOG = epilog(
         "repair ./chroma --accept unconfirmed --reembed",
         "repair ./chroma --embed-with mymodule:embed --batch-size 64",
         "repair ./chroma --leave-unindexed --yes",
+        "repair ./chroma --chroma-python ./app/.venv/bin/python",
         "repair ./chroma --accept unconfirmed --drop-records",
     ),
     {
@@ -67,6 +69,7 @@ def repair(
     leave_unindexed: LeaveUnindexed = False,
     drop_records: DropRecords = False,
     verify: VerifiedBy = None,
+    chroma_python: ChromaPython = None,
     machine: AsJson = False,
     yes: Yes = False,
     wait: Wait = 0.0,
@@ -84,12 +87,19 @@ def repair(
     from hnswcheck.cli import render_actions as actions
     from hnswcheck.repairing import repair as repairing
     from hnswcheck.repairing.choices import Choices
+    from hnswcheck.repairing.verification import wanted
 
     embedding = _embedding(reembed, embed_with, batch_size)
     choices = Choices.of(accept or (), leave_unindexed, embedding, drop_records)
     with shown(not quiet) as progress:
         made = repairing.plan_repair(
-            path, collection, choices, dry_run=plan, wait=wait, verify=verify, progress=progress
+            path,
+            collection,
+            choices,
+            dry_run=plan,
+            wait=wait,
+            wish=wanted(verify, chroma_python),
+            progress=progress,
         )
     report = made.report
     show(actions.repair_plan(report, is_unfinished(path)), aside=machine)

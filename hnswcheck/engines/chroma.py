@@ -29,7 +29,7 @@ from hnswcheck.formats.arrays import Floats, Ints
 from hnswcheck.formats.strings import Strings
 from hnswcheck.report import CollectionInfo
 from hnswcheck.store.files import states_if_quiet
-from hnswcheck.store.releases import numbers_of, step_of
+from hnswcheck.store.releases import is_of_line, numbers_of, step_of
 from hnswcheck.store.view import copied_database
 
 SCRIPT = Path(__file__).with_name("chroma_child.py")
@@ -65,6 +65,20 @@ class Expected:
     indexed: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundChroma:
+    """A chromadb that can be asked about a store.
+
+    Attributes:
+        python: the interpreter that has it; None for this one.
+        is_of_line: the version is one that could have written the store, or behaves like those.
+    """
+
+    version: str
+    python: str | None = None
+    is_of_line: bool = True
+
+
 class NotAsked(Exception):
     """Chroma could not be asked, for a reason that is not the collection's."""
 
@@ -74,14 +88,17 @@ def has_chroma() -> bool:
     return find_spec("chromadb") is not None
 
 
-def find_chroma(migrations: Mapping[str, int]) -> str:
-    """The version of a chromadb that works and reads a store with these migrations.
+def find_chroma(migrations: Mapping[str, int], python: str | None = None) -> FoundChroma:
+    """A chromadb that works and reads a store with these migrations.
+
+    Args:
+        python: the interpreter that must have it; None for this one.
 
     Raises:
         EngineMissing: there is none.
     """
     try:
-        done = _run(["version"], b"", Path.cwd(), IMPORT_SECONDS)
+        done = _run(["version"], b"", Path.cwd(), IMPORT_SECONDS, python)
     except subprocess.TimeoutExpired:
         raise EngineMissing(f"importing chromadb takes more than {IMPORT_SECONDS:.0f} s") from None
     except NotAsked as error:
@@ -91,19 +108,24 @@ def find_chroma(migrations: Mapping[str, int]) -> str:
         answer = json.loads(done.stdout.splitlines()[-1])
     if "version" not in answer:
         why = answer.get("unable") or _last_line(done.stderr) or _death(done.returncode)
-        raise EngineMissing(f"chromadb cannot be used: {why}")
+        where = "" if python is None else f" with {python}"
+        raise EngineMissing(f"chromadb cannot be used{where}: {why}")
     version = answer["version"]
     wrote = step_of(migrations)
     if numbers_of(version) < numbers_of(wrote.first):
         text = f"chromadb {version} is older than the Chroma that wrote the store, {wrote.name}"
         raise EngineMissing(text)
-    return version
+    is_right = is_of_line(version, migrations)
+    return FoundChroma(version=version, python=python, is_of_line=is_right)
 
 
-def problem_in_chroma(root: Path, expected: Expected) -> str:
+def problem_in_chroma(root: Path, expected: Expected, python: str | None = None) -> str:
     """What Chroma does wrong with a collection; empty if nothing.
 
     The caller sees to it that nothing else in this process has the store open.
+
+    Args:
+        python: the interpreter whose chromadb is asked; None for this one.
 
     Raises:
         NotAsked: there is no room for a copy, or no Python could be started.
@@ -118,12 +140,12 @@ def problem_in_chroma(root: Path, expected: Expected) -> str:
                 shutil.copytree(folder, copy / folder.name, symlinks=True)
             if before is None or states_if_quiet(root, (folder,)) != before:
                 raise StoreChanged(f"{root}: it was written while it was copied for Chroma")
-            return _examined(copy, expected)
+            return _examined(copy, expected, python)
     except (StoreUnreadable, OSError) as error:
         raise NotAsked(f"no copy for Chroma: {error}") from error
 
 
-def _examined(copy: Path, expected: Expected) -> str:
+def _examined(copy: Path, expected: Expected, python: str | None) -> str:
     records, c, vectors = expected.ids, expected.collection, expected.vectors
     ids = [records[i].decode() for i in expected.sample.tolist()]
     new = vectors[0] if len(vectors) else np.ones(c.dimension or 1, np.float32)
@@ -144,7 +166,7 @@ def _examined(copy: Path, expected: Expected) -> str:
     seconds = FIXED_SECONDS + sum(sizes) / BYTES_PER_SECOND
     code, says = None, f"no answer for {seconds:.0f} s"
     with suppress(subprocess.TimeoutExpired):
-        done = _run(["examine"], json.dumps(job).encode(), copy, seconds)
+        done = _run(["examine"], json.dumps(job).encode(), copy, seconds, python)
         code, says = done.returncode, _death(done.returncode)
     events, at = _read(answers)
     if code is not None and not at:
@@ -164,12 +186,17 @@ def _packed(vector: Floats) -> str:
 
 
 def _run(
-    arguments: Sequence[str], given: bytes, where: Path, seconds: float
+    arguments: Sequence[str], given: bytes, where: Path, seconds: float, python: str | None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run the script; a ``.env`` file or variables of the user must not lead it elsewhere."""
-    command = [os.fsdecode(get_executable() or sys.executable), "-P", str(SCRIPT), *arguments]
+    """Run the script; a ``.env`` file or variables of the user must not lead it elsewhere.
+
+    Another Python must not find the packages of this one either.
+    """
+    own = [os.fsdecode(get_executable() or sys.executable), "-P"]
+    command = [*(own if python is None else [python]), str(SCRIPT), *arguments]
+    leading = LEADING if python is None else (*LEADING, "PYTHON")
     kept = {
-        name: value for name, value in os.environ.items() if not name.upper().startswith(LEADING)
+        name: value for name, value in os.environ.items() if not name.upper().startswith(leading)
     }
     quiet = {"ANONYMIZED_TELEMETRY": "False"}
     try:
@@ -183,7 +210,8 @@ def _run(
             check=False,
         )
     except OSError as error:
-        raise NotAsked(f"no Python could be started: {error.strerror or error}") from error
+        which = "Python" if python is None else python
+        raise NotAsked(f"{which} could not be started: {error.strerror or error}") from error
 
 
 def _death(code: int) -> str:

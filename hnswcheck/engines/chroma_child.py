@@ -3,7 +3,7 @@
 ``version`` prints which chromadb there is. ``examine`` reads a job from stdin, opens the store it
 names, which is a copy, and reads, searches and writes one collection. What it finds goes line by
 line into a file, so that a death tells where it came. Nothing is judged here, and nothing but the
-standard library and chromadb is imported.
+standard library and chromadb is imported. The Python may be 3.9 already.
 """
 
 from __future__ import annotations
@@ -152,16 +152,17 @@ def limit(file_bytes: int) -> None:
 
 
 def main() -> None:
-    """Do what the arguments say."""
-    match sys.argv[1:]:
-        case ["version"]:
-            print(json.dumps(version()), flush=True)
-        case ["examine"]:
-            job = json.load(sys.stdin)
-            limit(job["file_bytes"])
-            Examination(job).run()
-            # Chroma writes nothing more at its end; its threads would only delay it.
-            os._exit(0)
+    """Do what the arguments say, with modules that are not beside this file: one is ``hnswlib``."""
+    beside = str(Path(__file__).parent)
+    sys.path[:] = [place for place in sys.path if place != beside]
+    if sys.argv[1:] == ["version"]:
+        print(json.dumps(version()), flush=True)
+    if sys.argv[1:] == ["examine"]:
+        job = json.load(sys.stdin)
+        limit(job["file_bytes"])
+        Examination(job).run()
+        # Chroma writes nothing more at its end; its threads would only delay it.
+        os._exit(0)
 
 
 if __name__ == "__main__":

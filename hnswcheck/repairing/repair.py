@@ -35,7 +35,7 @@ from hnswcheck.repairing.segment_plan import (
     segment_to_dict,
 )
 from hnswcheck.repairing.swap import swap_segment
-from hnswcheck.repairing.verification import how_to_verify, wanted
+from hnswcheck.repairing.verification import DEFAULT_WISH, Wish, how_to_verify, wanted
 from hnswcheck.report import Level, Report, SegmentReport
 from hnswcheck.salvaging.counts import counted
 from hnswcheck.store.catalog import read_collections
@@ -76,6 +76,7 @@ class RepairReport:
             "after": self.after.to_dict() if self.after else None,
             "finished": list(self.finished),
             "verified": self.verified,
+            "tried_by": self.tried_by,
             "legend": self._legend(),
             "segments": [segment_to_dict(segment) for segment in self.segments],
         }
@@ -91,6 +92,12 @@ class RepairReport:
         """What was content with every new index: "none", "audit" or "chroma"; None without any."""
         ways = [segment.verified for segment in self.repaired]
         return min(ways, key=list(Verify).index).value if ways else None
+
+    @property
+    def tried_by(self) -> str | None:
+        """The version of the Chroma that was content with every new index; None if none was."""
+        tried = {one.tried_by.version if one.tried_by else None for one in self.repaired}
+        return tried.pop() if len(tried) == 1 else None
 
     @property
     def refused(self) -> tuple[SegmentRefused, ...]:
@@ -114,12 +121,12 @@ class Plan:
 
     Attributes:
         report: of a dry run.
-        verify: what the caller wants to be content with the result; None for the default.
+        wish: what the caller wants to be content with the result.
     """
 
     report: RepairReport
     seen: StoreState
-    verify: Verify | None = None
+    wish: Wish = DEFAULT_WISH
 
 
 def repair(
@@ -135,6 +142,7 @@ def repair(
     wait: float = 0.0,
     progress: Progress = silent,
     verify: str | None = None,
+    chroma_python: str | os.PathLike[str] | None = None,
 ) -> RepairReport:
     """Make damaged collections whole from every vector that still exists.
 
@@ -166,6 +174,8 @@ def repair(
         verify: what must be content with a new index, else the old one comes back: "none"; "audit"
             at level deep; or "chroma", an audit and then chromadb, which reads, searches and
             writes a copy. The default is "chroma" if it can be asked, else "audit".
+        chroma_python: the interpreter whose chromadb is asked, as one of the release that uses the
+            store; None for this one. Who names one wants "chroma".
 
     Raises:
         RepairRefused: records have no proven vector and nothing says what to do, the embedding
@@ -178,7 +188,13 @@ def repair(
     wish = None if embed is None else Embedding.of(embed, batch)
     choices = Choices.of(accept, leave_unindexed, wish, drop_records)
     plan = plan_repair(
-        path, collections, choices, dry_run=dry_run, wait=wait, verify=verify, progress=progress
+        path,
+        collections,
+        choices,
+        dry_run=dry_run,
+        wait=wait,
+        wish=wanted(verify, chroma_python),
+        progress=progress,
     )
     return plan.report if dry_run else carry_out(plan, choices, wait, progress)
 
@@ -190,21 +206,20 @@ def plan_repair(
     *,
     dry_run: bool,
     wait: float,
-    verify: str | None = None,
+    wish: Wish = DEFAULT_WISH,
     progress: Progress = silent,
 ) -> Plan:
     """The first half of :func:`repair`: the plan.
 
     Unless ``dry_run``, what a stopped action left is finished first.
     """
-    chosen = wanted(verify)
     request = AuditRequest.of(path, Level.STANDARD, collections)
     root = request.directory
     with naming(path):
         finished = () if dry_run else tuple(settle(root, wait))
         with reading(root):
             plan = _plan(request, choices, progress)
-    return replace(plan, report=replace(plan.report, finished=finished), verify=chosen)
+    return replace(plan, report=replace(plan.report, finished=finished), wish=wish)
 
 
 def _plan(request: AuditRequest, choices: Choices, progress: Progress = silent) -> Plan:
@@ -253,7 +268,7 @@ def _plan_again(plan: Plan, choices: Choices) -> Plan:
     with naming(root), reading(root):
         again = _plan(AuditRequest(directory=root, collections=damaged), choices)
     return replace(
-        again, report=replace(plan.report, segments=again.report.segments), verify=plan.verify
+        again, report=replace(plan.report, segments=again.report.segments), wish=plan.wish
     )
 
 
@@ -271,7 +286,7 @@ def carry_out(plan: Plan, choices: Choices, wait: float, progress: Progress) -> 
         return replace(report, after=_audited(root))
     plan = confirmed(plan, lambda: _plan_again(plan, choices), _intent, wait)
     report, seen = plan.report, plan.seen
-    how = how_to_verify(root, plan.verify, report.planned)
+    how = how_to_verify(root, plan.wish, report.planned)
     if any(len(segment.fates.embed) for segment in report.planned):
         check_hnswlib()  # before anybody pays for embedding
     done: list[SegmentRepaired] = []

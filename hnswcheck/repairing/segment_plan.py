@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hnswcheck.engines.chroma import FoundChroma
 from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.text import text
 from hnswcheck.kinds import Status
@@ -231,6 +232,7 @@ class SegmentRepaired(_Described):
         exported: the name of the file that has the deleted records; None if none was deleted.
         verified: what was content with the new index.
         not_asked: why Chroma was not asked, if nobody chose that; else empty.
+        tried_by: the Chroma that was content with it; None if none was asked.
     """
 
     plan: SegmentPlan
@@ -238,6 +240,7 @@ class SegmentRepaired(_Described):
     exported: str | None
     verified: Verify
     not_asked: str = ""
+    tried_by: FoundChroma | None = None
 
     @property
     def audited(self) -> AuditedSegment:
@@ -257,7 +260,7 @@ SegmentRepair = SegmentRefused | SegmentPlan | SegmentRepaired
 def segment_to_dict(segment: SegmentRepair) -> dict[str, Any]:
     """Plain values: what is done or was done, and the source and grade of every record."""
     steps: tuple[str, ...] = ()
-    refused = replaced = exported = verified = not_asked = None
+    refused = replaced = exported = verified = not_asked = tried_by = None
     match segment:
         case SegmentRefused(reason=reason):
             refused = reason
@@ -267,6 +270,7 @@ def segment_to_dict(segment: SegmentRepair) -> dict[str, Any]:
             steps = tuple(segment.plan.steps())
             replaced, exported = segment.replaced, segment.exported
             verified, not_asked = segment.verified.value, segment.not_asked or None
+            tried_by = segment.tried_by
     fates = segment.fates
     embedder = fates.embedder if fates else None
     return {
@@ -290,5 +294,7 @@ def segment_to_dict(segment: SegmentRepair) -> dict[str, Any]:
         "exported": exported,
         "verified": verified,
         "not_asked": not_asked,
+        "tried_by": tried_by.version if tried_by else None,
+        "tried_by_line_that_wrote": tried_by.is_of_line if tried_by else None,
         "records": [list(record) for record in segment.records()],
     }

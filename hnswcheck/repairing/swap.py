@@ -80,7 +80,7 @@ def swap_segment(
             discard(root, made.names)  # and nothing else: that is another repair's
         raise
     try:
-        verified, not_asked = _verify(root, plan, step, wait, how, sample)
+        how = _verify(root, plan, step, wait, how, sample)
     except BaseException:
         discard(root, made.names)
         raise
@@ -88,8 +88,9 @@ def swap_segment(
         plan=plan,
         replaced=step.adds[0].removesuffix(MANIFEST) if step.adds else None,
         exported=_delete(root, plan, made.lines, now, wait) if made.lines else None,
-        verified=verified,
-        not_asked=not_asked,
+        verified=how.verify,
+        not_asked=how.not_asked,
+        tried_by=how.chroma,
     )
 
 
@@ -197,29 +198,28 @@ def _verify(
     wait: float,
     how: Verification,
     sample: Sample,
-) -> tuple[Verify, str]:
-    """What was content with the new index, and why Chroma was not asked, if nobody chose that.
+) -> Verification:
+    """How the new index was verified after all: Chroma may not have been able to try it.
 
     Audits it with its vectors and lets Chroma try it; puts the old folder back if it is not right.
     """
-    verified, not_asked = how.verify, how.not_asked
-    if verified is Verify.NONE:
-        return verified, not_asked
+    if how.verify is Verify.NONE:
+        return how
     try:
         with reading(root):
             problem = _problem(_audited_deeply(root, plan), plan)
-            if verified is Verify.CHROMA and not problem:
-                problem = problem_in_chroma(root, expected_of(plan, sample))
+            if how.chroma is not None and not problem:
+                problem = problem_in_chroma(root, expected_of(plan, sample), how.chroma.python)
     except HnswcheckError as error:
         problem = str(error)
     except NotAsked as error:
         problem = str(error) if how.required else ""
-        verified, not_asked = Verify.AUDIT, str(error)
+        how = Verification(Verify.AUDIT, not_asked=str(error))
     except BaseException:  # an interrupt: nobody would say that it was not verified
         _take_back(root, step, wait)
         raise
     if not problem:
-        return verified, not_asked
+        return how
     _take_back(root, step, wait)
     raise RepairFailed(
         f"{root}: the new index of {plan.collection.name} was not right ({problem});"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hnswcheck.changes.lock import reading
-from hnswcheck.engines.chroma import find_chroma, has_chroma
+from hnswcheck.engines.chroma import FoundChroma, find_chroma, has_chroma
 from hnswcheck.errors import EngineMissing, HnswcheckError, RepairRefused, UsageError
 from hnswcheck.repairing.choices import Verify
 from hnswcheck.repairing.index_settings import estimate
@@ -28,55 +29,76 @@ class Verification:
     Attributes:
         required: the caller asked for Chroma, so an index that Chroma cannot try must not stay.
         not_asked: why Chroma is not asked, if the caller did not choose that; else empty.
+        chroma: the one that tries it, if one does.
     """
 
     verify: Verify
     required: bool = False
     not_asked: str = ""
+    chroma: FoundChroma | None = None
 
 
-def wanted(verify: str | None) -> Verify | None:
-    """The verification that a caller chose; None for the default.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a caller wants a repair to be verified.
+
+    Attributes:
+        verify: None for Chroma if it can be asked, else an audit.
+        python: the interpreter whose chromadb is asked; None for this one.
+    """
+
+    verify: Verify | None = None
+    python: str | None = None
+
+
+DEFAULT_WISH = Wish()
+
+
+def wanted(verify: str | None, python: str | os.PathLike[str] | None = None) -> Wish:
+    """The verification that a caller chose.
+
+    Args:
+        python: who names one asks for Chroma.
 
     Raises:
-        UsageError: there is no such verification.
+        UsageError: there is no such verification, or it does not ask Chroma, which ``python`` does.
         EngineMissing: the caller chose Chroma, and chromadb is not installed.
     """
     try:
         chosen = None if verify is None else Verify(verify)
     except ValueError:
         raise UsageError(f"unknown verification {verify!r}: one of {', '.join(Verify)}") from None
+    if python is not None:
+        if chosen not in (None, Verify.CHROMA):
+            raise UsageError(f"--chroma-python and --verify {chosen} exclude each other")
+        return Wish(Verify.CHROMA, str(Path.cwd() / python))  # it is run elsewhere
     if chosen is Verify.CHROMA and not has_chroma():
         raise EngineMissing(f"--verify chroma needs chromadb, which is not installed; {OTHERWISE}")
-    return chosen
+    return Wish(chosen)
 
 
-def how_to_verify(
-    root: Path, chosen: Verify | None, segments: Sequence[SegmentPlan]
-) -> Verification:
+def how_to_verify(root: Path, wish: Wish, segments: Sequence[SegmentPlan]) -> Verification:
     """How a repair is going to be verified; asked before anything is changed.
-
-    Args:
-        chosen: None for Chroma if it can be asked, else an audit.
 
     Raises:
         HnswcheckError: the caller chose Chroma, and it cannot be asked.
     """
+    chosen = wish.verify
     if chosen in (Verify.NONE, Verify.AUDIT):
         return Verification(chosen)
     try:
-        if not has_chroma():
+        if wish.python is None and not has_chroma():
             raise EngineMissing("chromadb is not installed")
         with reading(root):
             with open_store(root) as view:
                 migrations = read_schema(view.database).migrations
-            find_chroma(migrations)
+            chroma = find_chroma(migrations, wish.python)
             check_room(root, segments)
     except HnswcheckError as error:
         if chosen is Verify.CHROMA:
             raise error.saying(f"--verify chroma: {error}; {OTHERWISE}") from error
         return Verification(Verify.AUDIT, not_asked=str(error))
-    return Verification(Verify.CHROMA, required=chosen is Verify.CHROMA)
+    return Verification(Verify.CHROMA, required=chosen is Verify.CHROMA, chroma=chroma)
 
 
 #: What Chroma may add to the copy by migrations and its own writes.

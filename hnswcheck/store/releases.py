@@ -242,6 +242,22 @@ def release_for(version: str) -> Release:
     raise ValueError(f"no Chroma before {STEPS[0].first} wrote such stores")
 
 
+def is_of_line(version: str, migrations: Mapping[str, int]) -> bool:
+    """Whether a release is one that could have written a store, or behaves like those.
+
+    Args:
+        version: False for what is none of a known form, such as "1.6.0.dev3".
+        migrations: the newest of each directory.
+    """
+    try:
+        line = release_for(version)
+    except ValueError:
+        return False
+    step = step_of(migrations)
+    within = numbers_of(step.first) <= numbers_of(version) <= numbers_of(step.last)
+    return within or line is release_for(step.last)
+
+
 def numbers_of(version: str) -> Version:
     """A version as numbers that can be compared."""
     return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())

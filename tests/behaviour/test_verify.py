@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import rest, run, segment_folders, snapshot, unpack
+from environments import python_of
+from stores import rest, run, segment_folders, snapshot, unpack, unwrapped
 
 import hnswcheck
 from hnswcheck.engines.chroma import NotAsked, problem_in_chroma
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.usefixtures("chroma")
 WHOLE = "1.5.9-damaged-header-zeroed"
 LOSSY = "1.5.9-damaged-folder-older"
 OUTSIDE = "1.5.9-damaged-migration-changed"
+PYTHON = "0.6.3-churn-cosine"
 CRASHES = "1.5.9-damaged-links-far-away"
 #: Of each line, and each distance.
 SOUND = ("0.4.24-churn-cosine", "0.6.3-churn-cosine", "1.0.20-churn-ip", "1.5.9-tenants")
@@ -94,7 +96,10 @@ def test_chroma_writes_only_to_a_copy(whole: Path, tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report["verified"] == "chroma"
     assert [segment["verified"] for segment in report["segments"]] == ["chroma"]
-    assert "and by Chroma on a copy" in done.stderr
+    assert "and by Chroma 1.5.9 on a copy" in done.stderr
+    assert "another line" not in done.stderr
+    assert report["tried_by"] == "1.5.9"
+    assert [segment["tried_by_line_that_wrote"] for segment in report["segments"]] == [True]
     assert log() == before
     assert list(scratch.iterdir()) == []
 
@@ -296,6 +301,65 @@ def test_nobody_is_asked_where_nobody_shall_be(whole: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "not verified" in done.stdout
     assert hnswcheck.audit(whole, "deep").verdict == "consistent"
+
+
+# --- Whose Chroma is asked ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("store", "version"), [("0.4.24-churn-cosine", "0.4.24"), (PYTHON, "0.6.3")]
+)
+def test_another_python_can_name_the_chroma_that_uses_the_store(
+    store: str, version: str, tmp_path: Path
+) -> None:
+    python = python_of(version)
+    report = hnswcheck.repair(without_links(store, tmp_path), chroma_python=python)
+    assert (report.verified, report.tried_by) == ("chroma", version)
+    assert all(one.tried_by and one.tried_by.is_of_line for one in report.repaired)
+    assert report.after is not None
+    assert report.after.verdict == "consistent"
+
+
+@pytest.mark.parametrize("name", [PYTHON, "0.4.24-churn-cosine"])
+def test_a_chroma_of_another_line_is_told_from_the_one_that_wrote(
+    name: str, tmp_path: Path
+) -> None:
+    """Here it is 1.5.9 that tries it; near ones, of the line itself, are above."""
+    done = run("repair", without_links(name, tmp_path), "--yes", "--verify", "chroma", timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = unwrapped(done.stdout)
+    assert "by Chroma 1.5.9 on a copy" in said
+    assert "Chroma 1.5.9 is of another line than the Chroma that wrote the store" in said
+
+
+def test_what_another_chroma_refuses_is_taken_back(tmp_path: Path) -> None:
+    """0.6.3 does not list the collections, whatever their index is like."""
+    python = python_of("0.6.3")
+    store = without_links("0.6.3-damaged-batch-above-sync", tmp_path)
+    before = contents(store)
+    with pytest.raises(hnswcheck.RepairFailed, match="batch_size must be less than or equal"):
+        hnswcheck.repair(store, chroma_python=python)
+    assert contents(store) == before
+
+
+def test_a_python_without_a_chroma_for_the_store_changes_nothing(
+    whole: Path, tmp_path: Path
+) -> None:
+    before = contents(whole)
+    with pytest.raises(hnswcheck.EngineMissing, match="could not be started"):
+        hnswcheck.repair(whole, chroma_python=tmp_path / "nowhere")
+    with pytest.raises(hnswcheck.EngineMissing, match="is older than the Chroma that wrote"):
+        hnswcheck.repair(whole, chroma_python=python_of("0.6.3"))
+    assert contents(whole) == before
+
+
+@pytest.mark.parametrize("verify", ["none", "audit"])
+def test_who_names_a_python_asks_chroma(verify: str, whole: Path) -> None:
+    with pytest.raises(hnswcheck.UsageError, match="exclude each other"):
+        hnswcheck.repair(whole, verify=verify, chroma_python=sys.executable)
+    done = run("repair", whole, "--verify", verify, "--chroma-python", sys.executable)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_unknown_verification_is_wrong_use(whole: Path) -> None:

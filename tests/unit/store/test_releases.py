@@ -28,7 +28,9 @@ from hnswcheck.repairing.index_settings import IndexSettings
 from hnswcheck.store.database import connect
 from hnswcheck.store.releases import (
     RELEASES,
+    STEPS,
     Release,
+    is_of_line,
     numbers_of,
     release_for,
     release_of,
@@ -178,6 +180,22 @@ def test_a_version_belongs_to_a_line(version: str, line: str) -> None:
 def test_what_is_no_version_belongs_to_none(version: str) -> None:
     with pytest.raises(ValueError, match="Chroma"):
         release_for(version)
+
+
+def test_a_release_is_of_the_line_that_wrote_a_store() -> None:
+    """All that have its migrations are, and all that behave like the newest of those."""
+    old, new = STEPS[-4].migrations, STEPS[-3].migrations
+    assert [STEPS[-4].name, STEPS[-3].name] == ["0.5.6 to 0.6.3", "1.0.0 to 1.2.2"]
+    for version, of_old, of_new in (
+        ("0.5.5", False, False),
+        ("0.5.23", True, False),
+        ("0.6.3", True, False),
+        ("1.0.20", False, True),
+        ("1.2.2", False, True),
+        ("1.5.9", False, False),
+        ("1.6.0.dev3", False, False),
+    ):
+        assert (is_of_line(version, old), is_of_line(version, new)) == (of_old, of_new), version
 
 
 @each_line
