@@ -103,7 +103,8 @@ OPENERS = (
     _COUNTED,
     replace(_COUNTED, first="1.0.21", last="1.2.1"),
     Opener(first="1.2.2", last="1.2.2", reads_schemas=False),
-    Opener(first="1.3.0", last="1.4.1"),
+    Opener(first="1.3.0", last="1.3.5"),
+    Opener(first="1.3.6", last="1.4.1"),
     Opener(first="1.5.0", last="1.5.9"),
 )
 
