@@ -181,9 +181,12 @@ class Outcome:
     broken: bool
 
 
-def outcome(case: Case, directory: Path, level: str) -> Outcome | None:
-    """Hold the audit against the engine; None for a store that could not be made."""
-    home = directory / case.name
+def outcome(case: Case, home: Path, level: str) -> Outcome | None:
+    """Hold the audit against the engine; None for a store that could not be made.
+
+    Args:
+        home: where the store is, and what the engine said of it.
+    """
     engine = json.loads((home / VERDICT).read_text())
     if "skipped" in engine:
         return None
@@ -337,7 +340,7 @@ def main() -> int:
     if not options.judge_only:
         make_all(cases, options)
     there = [case for case in cases if (options.directory / case.name / VERDICT).exists()]
-    judged = (outcome(case, options.directory, options.level) for case in there)
+    judged = (outcome(case, options.directory / case.name, options.level) for case in there)
     outcomes = [o for o in judged if o is not None]
     print_classes(outcomes, names)
     print_disagreements(outcomes, options)

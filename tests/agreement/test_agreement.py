@@ -35,7 +35,7 @@ def lab(chroma: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_no_fault_is_missed_and_no_alarm_is_false(lab: Path) -> None:
     assert len(CASES) >= 150
-    judged = [agreement.outcome(case, lab, "deep") for case in CASES]
+    judged = [agreement.outcome(case, lab / case.name, "deep") for case in CASES]
     outcomes = [one for one in judged if one is not None]
     agreement.print_classes(outcomes, NAMES)
     kinds = Counter(one.kind for one in outcomes)
