@@ -233,6 +233,13 @@ _KINDS = (
         " hundreds of GB.",
         "Watch the disk; if link_lists.bin is also invalid, stop all writers.", patchable=True,
     ),
+    Kind(
+        "next-load-refused", "files", "info", "the next Chroma would refuse to load the index",
+        "Up to 1.5.9 Chroma loads it. Pull requests that are open for Chroma check an index before"
+        " they load it, and fail every call on the collection with \"Error loading hnsw index\".",
+        "Nothing for now. Before an upgrade to a Chroma with such checks, read its release notes; a"
+        " copy of the collection's records in a new collection has a new index.",
+    ),
     # --- id map ----------------------------------------------------------------------------------
     Kind(
         "id-map-missing", "id map", "error", "index_metadata.pickle is gone",

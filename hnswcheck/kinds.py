@@ -20,6 +20,7 @@ FindingId = Literal[
     "segment-folder-missing", "file-missing", "file-truncated", "norms-truncated",
     "header-invalid", "header-dimension-mismatch", "header-count-impossible",
     "link-lists-truncated", "link-lists-invalid", "file-oversized",
+    "next-load-refused",
     # id map
     "id-map-missing", "id-map-truncated", "id-map-unsafe", "id-map-invalid", "id-map-not-inverse",
     "id-map-label-out-of-range", "id-map-dimension-mismatch", "id-map-too-new",

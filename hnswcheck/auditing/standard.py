@@ -29,6 +29,7 @@ from hnswcheck.checks.graph import (
 )
 from hnswcheck.checks.id_map import check_id_map, check_shape
 from hnswcheck.checks.ledger import check_balance, check_lag, check_replay, check_rows
+from hnswcheck.checks.next_release import check_next_load
 from hnswcheck.checks.sampling import SAMPLE, Sampler
 from hnswcheck.errors import StoreChanged
 from hnswcheck.formats.id_map import IdMap
@@ -284,6 +285,8 @@ def _check_contents(
     loaded = not _starts_over(id_map, view.opener)
     if loaded and elements is not None and placement is not None and id_map is not None:
         yield from check_elements(elements, placement, id_map, replay, view.opener, sampler)
+    if loaded and id_map is not None:
+        yield from check_next_load(header, elements)
     if parts.links is not None:
         yield from check_link_records(parts.links, header, folder.states[LINKS].size)
     yield from parts.faults.findings(sampler)

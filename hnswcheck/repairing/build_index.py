@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hnswcheck.checks.next_release import largest_capacity
 from hnswcheck.durable import new_file, sync_directory
 from hnswcheck.errors import ActionFailed, EngineMissing, FormatError, UsageError, VectorsNotFinite
 from hnswcheck.formats.arrays import Floats, Ints
@@ -300,6 +301,7 @@ def _split(
     if built != (len(norms), settings.dimension, settings.m):
         raise FormatError(f"{path.name} holds another index")
     capacity = settings.made_by.capacity_for(header.count, settings.resize_factor)
+    capacity = min(capacity, largest_capacity(header.count))  # it grows when there is need
     with ExitStack() as files:
         targets = {name: files.enter_context(new_file(folder / name)) for name in INDEX_FILES}
         split_index(path, header, capacity, norms, engine.is_fork, targets)
