@@ -369,6 +369,16 @@ _KINDS = (
         REPAIR, means="diverged", patchable=True,
     ),
     Kind(
+        "writes-swallowed", "ledger", "error",
+        "records with writes in the log that sqlite never applied",
+        "The log was emptied, and gave its numbers again: these writes have numbers that the"
+        " watermark is past. Chroma skips them at every open, so no answer shows them, and it"
+        " deletes them if it purges its log.",
+        "Stop all writers and run hnswcheck repair PATH, which sets the watermarks before these"
+        " writes, so that Chroma applies them; --plan shows the change first.",
+        means="diverged", patchable=True,
+    ),
+    Kind(
         "replay-blocked", "ledger", "error", "pending deletions that Chroma cannot apply",
         "Every write fails for ever: \"Failed to apply logs to the hnsw segment writer\". A flush"
         " was interrupted after it had deleted these elements.", RESTORE, patchable=True,

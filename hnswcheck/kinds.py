@@ -31,8 +31,8 @@ FindingId = Literal[
     "neighbour-out-of-range", "neighbour-self", "neighbour-duplicate", "degree-too-large",
     "level-inconsistent", "entry-point-invalid", "elements-unreachable",
     # ledger
-    "records-missing", "records-phantom", "replay-blocked", "lag", "watermark-legacy",
-    "watermark-missing", "watermark-impossible", "watermark-encoding",
+    "records-missing", "records-phantom", "writes-swallowed", "replay-blocked", "lag",
+    "watermark-legacy", "watermark-missing", "watermark-impossible", "watermark-encoding",
     "checkpoint-behind-watermark", "checkpoint-ahead-of-log", "wal-unreadable",
     # vectors
     "vector-not-finite", "vector-not-normalised", "norm-invalid", "vector-differs-from-wal",

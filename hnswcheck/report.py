@@ -122,6 +122,7 @@ class Ledger:
         records_after_replay, index_ids_after_replay: both sides, with their share of the WAL.
         missing: records that the index lacks after replay.
         phantom: ids of the index that sqlite lacks after replay.
+        swallowed: rows of the WAL that METADATA's watermark skips, though they never took effect.
     """
 
     records: Count | None = None
@@ -139,11 +140,15 @@ class Ledger:
     index_ids_after_replay: Count | None = None
     missing: Count | None = None
     phantom: Count | None = None
+    swallowed: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recoverable:
-    """Where the vector of each record is, one source each; the sum is the records after replay."""
+    """Where the vector of each record is, one source each.
+
+    The sum is the records after replay, with those that a repair brings back from swallowed writes.
+    """
 
     from_segment: Count | None = None
     from_wal: Count | None = None

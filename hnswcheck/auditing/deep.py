@@ -137,7 +137,8 @@ def _rows_in_index(view: CollectionView, database: Database) -> dict[bytes, int]
     if not (view.start_known and rows and records):
         return {}
     written = read_written_since(database, records.id, rows[0].seq_id - 1)
-    return rows_in_index(rows, view.start, is_complete(database), written, view.writer)
+    complete = is_complete(database) and view.first_given_again() is None
+    return rows_in_index(rows, view.start, complete, written, view.writer)
 
 
 def _check_log(

@@ -28,7 +28,13 @@ from hnswcheck.checks.graph import (
     check_links,
 )
 from hnswcheck.checks.id_map import check_id_map, check_shape
-from hnswcheck.checks.ledger import check_balance, check_lag, check_replay, check_rows
+from hnswcheck.checks.ledger import (
+    check_balance,
+    check_lag,
+    check_replay,
+    check_rows,
+    check_swallowed,
+)
 from hnswcheck.checks.next_release import check_next_load
 from hnswcheck.checks.sampling import SAMPLE, Sampler
 from hnswcheck.errors import StoreChanged
@@ -95,6 +101,7 @@ def standard(
     marks = _marks(parts, view.opener)
     replay = replay_index(view.wal, view.start, parts.id_map, marks, view.opener)
     result = _balance(records, parts, replay) if view.start_known else None
+    swallowed = view.unapplied().rows if view.records_known else ()
     ledger = ledger_of(view, folder)
     findings = [
         *check_symlinks(folder),
@@ -105,6 +112,7 @@ def standard(
             else _check_kept(view, parts, replay, result, sampler)
         ),
         *(check_balance(result, sampler) if result else ()),
+        *check_swallowed(swallowed, sampler),
         *check_replay(replay, sampler),
         *(check_lag(view.wal, view.start) if view.start_known else ()),
         *check_rows(view.wal, view.collection.dimension, sampler),
@@ -122,6 +130,7 @@ def standard(
         index_ids_after_replay=result.index_ids if result else None,
         missing=len(result.missing) if result else None,
         phantom=len(result.phantom) if result else None,
+        swallowed=len(swallowed) if view.records_known else None,
     )
     sound = status_of(view, findings, ledger) in SOUND
     return segment_report(view, findings, ledger, _served(view, parts, records) if sound else None)

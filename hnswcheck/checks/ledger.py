@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from hnswcheck.checks.sampling import Sampler
@@ -9,7 +10,7 @@ from hnswcheck.replay.balance import Balance
 from hnswcheck.replay.index import Replay
 from hnswcheck.report import Finding, finding
 from hnswcheck.store.releases import Release
-from hnswcheck.store.wal import WalRow, row_fault
+from hnswcheck.store.wal import OPERATIONS, WalRow, row_fault
 from hnswcheck.store.watermarks import Watermark
 
 
@@ -21,6 +22,19 @@ def check_balance(result: Balance, sampler: Sampler) -> Iterator[Finding]:
     if result.phantom:
         sample = sampler.bytes(result.phantom)
         yield finding("records-phantom", len(result.phantom), sample)
+
+
+def check_swallowed(rows: Sequence[WalRow], sampler: Sampler) -> Iterator[Finding]:
+    """Rows that METADATA skips though it never applied them."""
+    if rows:
+        ids = {row.id for row in rows}
+        yield finding("writes-swallowed", len(ids), sampler.bytes(ids), None, _named(rows))
+
+
+def _named(rows: Sequence[WalRow]) -> str:
+    """How many rows there are of each operation."""
+    counts = Counter(row.operation for row in rows)
+    return ", ".join(f"{counts[name]:,} {name}" for name in OPERATIONS if counts[name])
 
 
 def check_replay(replay: Replay, sampler: Sampler) -> Iterator[Finding]:

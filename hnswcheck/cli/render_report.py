@@ -98,6 +98,8 @@ def _sums(segment: SegmentReport) -> Iterator[str]:
         balance = "balances" if not (ledger.missing or ledger.phantom) else "does not balance"
         missing, phantom = _number(ledger.missing), _number(ledger.phantom)
         yield f"{balance}: {missing} missing from the index, {phantom} unknown to sqlite"
+    if ledger.swallowed:
+        yield f"besides: {ledger.swallowed:,} rows of the WAL that the watermark skips"
     if ledger.elements is not None and ledger.live is not None:
         yield (
             f"elements: {ledger.elements:,} = {ledger.live:,} live + {ledger.tombstones or 0:,}"

@@ -88,9 +88,7 @@ class Patch:
             yield f"set VECTOR's watermark to {self.start}"
 
 
-def choose_patch(
-    view: CollectionView, errors: frozenset[str], found: Salvaged, database: Database
-) -> Patch | None:
+def choose_patch(errors: frozenset[str], found: Salvaged, database: Database) -> Patch | None:
     """A patch that gives every record its best vector; None if only a new index does.
 
     Args:
@@ -99,6 +97,7 @@ def choose_patch(
     Raises:
         StoreChanged, StoreUnreadable: a folder could not be read.
     """
+    view = found.view
     folders = zip(found.folders, found.assignments, strict=True)
     for number, (folder, proof) in enumerate(folders, FIRST_FOLDER):
         adopted = folder.path != view.folder
@@ -177,7 +176,7 @@ class _Candidate:
         return Patch(
             folder=self.segment.path,
             adopted=adopted,
-            start=None if self._watermark_is_right() else self.start,
+            start=None if self._watermark_is_right() else self._watermark(),
             relabelling=relabelling,
             links_size=_links_size(self.segment),
         )
@@ -190,9 +189,17 @@ class _Candidate:
 
     def _watermark_is_right(self) -> bool:
         mark, view = self.view.vector_watermark, self.view
-        if mark is None or mark.value != self.start:
+        if mark is None or view.lift or mark.value != self.start:
             return False
         return not any(check_watermark(mark, view.opener, view.highest, "VECTOR"))
+
+    def _watermark(self) -> int:
+        """The watermark after which Chroma replays the same rows, as the log has their numbers."""
+        view = self.view
+        if not view.lift or self.start > view.lift:
+            return view.logged(self.start)
+        before_lifted = view.logged(view.metadata_start + 1) - 1
+        return min(self.start, before_lifted) or view.writer.before_all
 
     def _relabelling(self, id_map: IdMap | None) -> Relabelling | None:
         """A new id map with which replay comes out right; None if there is none.

@@ -78,7 +78,7 @@ def plan_segment(
         return SegmentRefused(audited, reason, fates)
     patch = None
     if schema.writer.watermark_in == "sqlite" and len(fates.use) == len(found.grades):
-        patch = choose_patch(view, frozenset(report.error_ids), found, database)
+        patch = choose_patch(frozenset(report.error_ids), found, database)
     if patch is None and not len(fates.indexed) and (reason := _coming_back(view, found)):
         return SegmentRefused(audited, reason, fates)
     present, _ = balance_with(view, view.folder, view.start, found.records.ids)

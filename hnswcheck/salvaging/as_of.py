@@ -51,7 +51,7 @@ def folder_as_of(folder: Path, id_map: IdMap, records: Records, view: Collection
     if folder == view.folder:
         complete, balanced = _balances(id_map, records, view)
         if complete and view.start <= view.highest and not view.checkpoint_behind:
-            return FolderAsOf(view.start, covered=True, balanced=balanced)
+            return FolderAsOf(view.start, _is_covered(view, view.start), balanced)
         return FolderAsOf.unknown(balanced)
     manifest = next(manifests_of([folder]), None)
     if manifest is None or manifest.watermark is None:
@@ -62,7 +62,13 @@ def folder_as_of(folder: Path, id_map: IdMap, records: Records, view: Collection
     if not mark.is_number(view.writer) or mark.value > manifest.highest_seq_id:
         return FolderAsOf.unknown()
     never_flushed_since = view.vector_watermark is None and not view.peek.present
-    return FolderAsOf(mark.value, covered=never_flushed_since, balanced=False)
+    covered = never_flushed_since and _is_covered(view, mark.value)
+    return FolderAsOf(mark.value, covered, balanced=False)
+
+
+def _is_covered(view: CollectionView, seq_id: int) -> bool:
+    """Whether no operation after this one was lost with a log that was emptied."""
+    return seq_id >= view.lost_until
 
 
 def _balances(id_map: IdMap, records: Records, view: CollectionView) -> tuple[bool, bool]:

@@ -111,7 +111,7 @@ class Evidence:
             places: elements by seq_id.
         """
         norm = None if self.folder.norms is None else 1.0
-        for page in read_wal_vectors(self.database, places.keys()):
+        for page in read_wal_vectors(self.database, places.keys(), self.view.lift):
             stored = self.folder.vectors(np.array([places[seq_id] for seq_id in page], np.int64))
             for vector, logged in zip(stored, page.values(), strict=True):
                 yield not differs(vector, norm, np.frombuffer(logged, "<f4"))

@@ -6,8 +6,9 @@ that existed, or an update of one that did not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,8 +52,41 @@ class _History:
     obscure: bool = False
 
 
+class Known(NamedTuple):
+    """Which ids had a record before some row of the log.
+
+    Attributes:
+        since: the number of that row.
+        exists: of the ids of all rows from there on; None where that is not known.
+    """
+
+    since: int
+    exists: Mapping[bytes, bool | None]
+
+
+def ids_before(rows: Sequence[WalRow], start: int, stored: Records) -> Known:
+    """Which ids had a record before the rows that METADATA applies, at last or once more.
+
+    Args:
+        rows: all that the log has of the collection, in order.
+        start: METADATA's watermark.
+        stored: the records, before replay.
+    """
+    due = [row for row in rows if row.seq_id > start]
+    place = find((row.id for row in due), stored.ids)
+    exists: dict[bytes, bool | None] = {row.id: row.id in place for row in due}
+    applied = {id for id, at in place.items() if stored.seq_ids[at] > start}
+    if len(applied):  # a part of them has been applied
+        made = {(row.seq_id, row.id) for row in due if row.operation == "add"}
+        deleted = {row.id for row in due if row.operation == "delete"}
+        for id in applied:
+            exists[id] = False if (int(stored.seq_ids[place[id]]), id) in made else None
+        exists |= dict.fromkeys(deleted - place.keys())
+    return Known(start + 1, exists)
+
+
 def read_log(
-    records: Records, rows: Sequence[WalRow], accounted: int, complete: bool
+    records: Records, rows: Sequence[WalRow], accounted: int, complete: bool, known: Known
 ) -> LogEvidence:
     """Follow every record through the log.
 
@@ -66,7 +100,9 @@ def read_log(
             :func:`hnswcheck.store.wal.legible` has them.
         accounted: nothing up to this operation was updated or deleted, but what the log shows.
         complete: the log was never purged.
+        known: which ids have a record before METADATA applies the rest of the log.
     """
+    since_known: set[bytes] = set()
     at = find({row.id for row in rows}, records.ids)
     first: dict[bytes, WalRow] = {}
     for row in rows:
@@ -80,7 +116,11 @@ def read_log(
     histories: dict[bytes, _History] = {}
     for row in rows:
         history = histories.get(row.id)
-        if history is None:
+        if known.since <= row.seq_id and row.id not in since_known:
+            since_known.add(row.id)
+            history = histories[row.id] = history or _History(None)
+            history.exists = known.exists[row.id]
+        elif history is None:
             place = at.get(row.id)
             fresh = complete or (place is not None and int(records.rowids[place]) >= since_log)
             history = histories[row.id] = _History(False if fresh else None)

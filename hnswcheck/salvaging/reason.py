@@ -26,6 +26,7 @@ class Reason(IntEnum):
     LENGTH_UNKNOWN = 32
     ADD_UNCERTAIN = 33
     NUMBERED_AGAIN = 34
+    PERHAPS_DELETED = 35
     FILES_DIFFER = 37
     BY_ORDER = 40
     ID_MAP_DISPUTED = 41
@@ -65,6 +66,7 @@ _SENTENCES = {
     Reason.LENGTH_UNKNOWN: "cosine keeps only the direction of the vector: its length is unknown",
     Reason.ADD_UNCERTAIN: "the log adds it, which Chroma ignores where the id existed before",
     Reason.NUMBERED_AGAIN: "the log gave its numbers again after it was emptied",
+    Reason.PERHAPS_DELETED: "the log adds it, and may have lost the row that deleted it",
     Reason.FILES_DIFFER: "files of the folder are of two moments, between which the record changed",
     Reason.BY_ORDER: "the order of the records names its element, which nothing confirms",
     Reason.ID_MAP_DISPUTED: "the id map contradicts itself or the other files about the record",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hnswcheck.checks.ledger import check_watermark
 from hnswcheck.errors import FormatError, RepairRefused, StoreChanged, StoreUnreadable
 from hnswcheck.formats.arrays import Flags, Floats, Ints
 from hnswcheck.formats.strings import find
@@ -25,8 +24,15 @@ from hnswcheck.salvaging.evidence import Evidence
 from hnswcheck.salvaging.folder_assignment import FolderAssignment
 from hnswcheck.salvaging.grade import Grade, Grades
 from hnswcheck.salvaging.grading import judge_folder
+from hnswcheck.salvaging.in_order import (
+    as_logged,
+    doubt_about_start,
+    in_order,
+    numbered_again,
+    right_metadata_start,
+)
 from hnswcheck.salvaging.judged import Judged, Reasons
-from hnswcheck.salvaging.log_evidence import LogEvidence, read_log
+from hnswcheck.salvaging.log_evidence import LogEvidence, ids_before, read_log
 from hnswcheck.salvaging.reason import Reason
 from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
@@ -59,6 +65,7 @@ class Salvaged:
         made: so many records, the last ones, are in the log only: METADATA has yet to make them.
         skipped: rows of the log that VECTOR has yet to apply, and Chroma cannot read.
         metadata_start: what METADATA's watermark must be; None if it is that.
+        view: the collection as it was asked about, with the rows of its log in order.
     """
 
     records: Records
@@ -74,6 +81,7 @@ class Salvaged:
     made: int
     skipped: int
     metadata_start: int | None
+    view: CollectionView
 
     def count(self, grade: Grade) -> int:
         """How many records have no better vector than one of this grade."""
@@ -105,7 +113,7 @@ class Salvaged:
             vectors = np.empty((len(part), dimension), np.float32)
             logged = np.flatnonzero(self.sources[part] == LOG)
             rows = {int(self.at[part[i]]): i for i in logged.tolist()}
-            for page in read_wal_vectors(database, rows.keys()):
+            for page in read_wal_vectors(database, rows.keys(), self.view.lift):
                 for seq_id, vector in page.items():
                     vectors[rows[seq_id]] = np.frombuffer(vector, "<f4")
             for number, folder in enumerate(self.folders, FIRST_FOLDER):
@@ -127,6 +135,7 @@ def find_sources(database: Database, view: CollectionView) -> Salvaged:
         StoreChanged, StoreUnreadable, SqliteDamaged: something could not be read.
     """
     asked = _question_of(database, view)
+    view = asked.view
     best = _Best.of_log(asked.log)
     folders: list[DamagedSegment] = []
     assignments: list[FolderAssignment | None] = []
@@ -147,8 +156,9 @@ def find_sources(database: Database, view: CollectionView) -> Salvaged:
             best.take(grades, len(folders) + FIRST_FOLDER, assignment.element)
         folders.append(folder)
         assignments.append(_together(ways))
+    records = replace(asked.records, seq_ids=as_logged(asked.records.seq_ids, view.lift))
     return Salvaged(
-        records=asked.records,
+        records=records,
         grades=best.judged.grades,
         reasons=best.judged.reasons,
         sources=best.sources,
@@ -157,10 +167,11 @@ def find_sources(database: Database, view: CollectionView) -> Salvaged:
         assignments=tuple(assignments),
         unread=tuple(unread),
         settled=asked.settled,
-        pending=asked.pending,
+        pending=[replace(row, seq_id=view.logged(row.seq_id)) for row in asked.pending],
         made=asked.made,
         skipped=sum(row.fault is not None and row.seq_id > view.start for row in asked.rows),
         metadata_start=asked.metadata_start,
+        view=view,
     )
 
 
@@ -232,24 +243,30 @@ def _question_of(database: Database, view: CollectionView) -> _Question:
     """
     collection = view.collection
     assert collection.metadata
-    rows, history = view.read_all_wal(), view.history()
     stored = read_records(database, collection.metadata.id)
-    righted = _right_metadata(view, stored)
-    start = view.metadata_start if righted is None else righted
-    if problem := _unfathomable(view, rows, start):
+    righted = right_metadata_start(view, stored)
+    undecidable = doubt_about_start(view, righted)
+    view, stored = in_order(database, view, stored)
+    rows, history = view.read_all_wal(), view.history()
+    start = view.metadata_start if righted is None or view.lift else righted
+    if problem := undecidable or _unfathomable(view, rows, start):
         raise RepairRefused(f"collection {collection.name!r}: {problem}")
     pending = [row for row in rows if row.seq_id > start]
     records = records_after_replay(stored, pending)
+    known = ids_before(rows, start, stored)
     settled = np.ones(len(records.ids), bool)
     settled[list(find({row.id for row in pending}, records.ids).values())] = False
-    again = _numbered_again(stored, rows, view.highest)
+    again = numbered_again(stored, rows, view.highest)
     accounted = 0 if again else history.accounted
+    log = read_log(records, rows, accounted, history.complete and not again, known)
+    perhaps = np.isin(log.made, view.unapplied().doubtful)
+    Judged(log.grades, log.reasons).give(perhaps & (log.grades > 0), Reason.PERHAPS_DELETED)
     return _Question(
         database=database,
         view=view,
         rows=rows,
         records=records,
-        log=read_log(records, rows, accounted, history.complete and not again),
+        log=log,
         accepted=_accepted(view, records),
         numbered_again=again,
         pending=pending,
@@ -337,15 +354,6 @@ def _unfathomable(view: CollectionView, rows: Sequence[WalRow], start: int) -> s
     return ""
 
 
-def _numbered_again(stored: Records, rows: Sequence[WalRow], highest: int) -> bool:
-    """Whether the log was emptied, and its numbers were given to other operations again since."""
-    if 0 < highest < int(stored.seq_ids.max(initial=0)):
-        return True
-    ids = {row.seq_id: row.id for row in rows}
-    logged = np.flatnonzero(np.isin(stored.seq_ids, list(ids)))
-    return any(ids[int(stored.seq_ids[i])] != stored.ids[i] for i in logged.tolist())
-
-
 def _together(assignments: Sequence[FolderAssignment]) -> FolderAssignment | None:
     """What is known of one folder, of each record by the first that names it."""
     if not assignments:
@@ -363,14 +371,3 @@ def _together(assignments: Sequence[FolderAssignment]) -> FolderAssignment | Non
             as_of=first.as_of if first.as_of == other.as_of else None,
         )
     return first
-
-
-def _right_metadata(view: CollectionView, stored: Records) -> int | None:
-    """METADATA's watermark where it is not what Chroma wrote: its last operation; else None."""
-    mark, highest = view.metadata_watermark, view.highest
-    if not any(check_watermark(mark, view.writer, highest, "METADATA")):
-        return None
-    assert mark is not None
-    if mark.is_number(view.writer) and mark.is_possible(view.writer, highest):
-        return mark.value  # only written in another form
-    return min(int(stored.seq_ids.max(initial=0)), highest) or view.writer.before_all

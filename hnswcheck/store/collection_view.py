@@ -18,6 +18,7 @@ from hnswcheck.store.releases import Release
 from hnswcheck.store.schema import Schema
 from hnswcheck.store.segment import Peek, peek_id_map, segment_folder
 from hnswcheck.store.settings import DeclaredSettings, read_declared_settings
+from hnswcheck.store.unapplied import Unapplied, UnappliedRows
 from hnswcheck.store.view import StoreView
 from hnswcheck.store.wal import WalRow, highest_seq_id, legible, read_wal, read_wal_summary
 from hnswcheck.store.watermarks import Watermark, read_watermarks
@@ -49,6 +50,12 @@ class CollectionView:
         aside: folders that were once its segment's, newest name first.
         settings: reads how the collection says that its index is built.
         history: reads what the whole store still knows of its operations, once for all views.
+        unapplied: finds the rows of the log that METADATA skips though it never applied them.
+        first_given_again: finds the least number that the store's log certainly gave twice.
+        all_unapplied: finds whether no row of the store's log is the last operation on a record.
+        lift: numbers of rows above this are as much higher as in the log: see
+            :mod:`hnswcheck.salvaging.in_order`.
+        lost_until: operations up to this one may have gone with a log that was emptied.
     """
 
     collection: Collection
@@ -69,6 +76,11 @@ class CollectionView:
     aside: Sequence[Path]
     settings: Callable[[], DeclaredSettings]
     history: Callable[[], History]
+    unapplied: Callable[[], UnappliedRows]
+    first_given_again: Callable[[], int | None]
+    all_unapplied: Callable[[], bool]
+    lift: int = 0
+    lost_until: int = BEFORE_ALL
 
     def with_ids(self) -> CollectionView:
         """The same with its record ids read now.
@@ -79,6 +91,10 @@ class CollectionView:
         ids = self.record_ids()
         return replace(self, record_ids=lambda: ids)
 
+    def logged(self, seq_id: int) -> int:
+        """The number that a row has in the log."""
+        return seq_id - self.lift if self.lift and seq_id > self.lift else seq_id
+
     @property
     def shape(self) -> tuple[int | None, str]:
         """Dimension and distance, by sqlite."""
@@ -87,8 +103,7 @@ class CollectionView:
     @property
     def metadata_start(self) -> int:
         """Where the replay of METADATA begins."""
-        mark = self.metadata_watermark
-        return mark.start(self.opener, self.highest) if mark else self.opener.before_all
+        return _metadata_start(self.metadata_watermark, self.opener, self.highest)
 
     @property
     def start_known(self) -> bool:
@@ -205,6 +220,10 @@ class _Place:
         return min(self.start(release, highest), seen.start(release, highest) if seen else 0)
 
 
+def _metadata_start(mark: Watermark | None, release: Release, highest: int) -> int:
+    return mark.start(release, highest) if mark else release.before_all
+
+
 def _vector_watermark(release: Release, peek: Peek, row: Watermark | None) -> Watermark | None:
     """VECTOR's watermark from where the line reads it."""
     if release.watermark_in == "sqlite":
@@ -277,6 +296,7 @@ class _Common:
     all_rows: AllRows
     aside: Mapping[str, Sequence[Path]]
     history: Callable[[], History]
+    unapplied: Unapplied
 
     def view_of(self, place: _Place, ids: Callable[[], Strings]) -> CollectionView:
         """The view of one collection.
@@ -300,14 +320,18 @@ class _Common:
             writer=self.schema.writer,
             opener=self.schema.opener,
             unreadable=place.unreadable,
-            read_all_wal=cache(partial(self._legible, collection)),
+            read_all_wal=cache(partial(_all_legible, self.all_rows, collection)),
             aside=self.aside.get(place.vector, ()),
             settings=partial(read_declared_settings, self.database, self.schema, collection),
             history=self.history,
+            unapplied=cache(partial(self.unapplied.of, collection.id)),
+            first_given_again=self.unapplied.first_given_again,
+            all_unapplied=self.unapplied.is_all_that_there_is,
         )
 
-    def _legible(self, collection: Collection) -> Sequence[WalRow]:
-        return legible(self.all_rows.of(collection.id), collection.dimension)
+
+def _all_legible(all_rows: AllRows, collection: Collection) -> Sequence[WalRow]:
+    return legible(all_rows.of(collection.id), collection.dimension)
 
 
 def _read_common(
@@ -319,7 +343,10 @@ def _read_common(
     wal = read_wal(database, {p.collection.id: p.first(release, highest) for p in places}, release)
     totals = read_wal_summary(database) if with_ids else None
     in_order = [p.collection.id for p in sorted(places, key=lambda p: p.metadata.encode())]
-    sizes = {collection: (totals or {}).get(collection, 0) for collection in in_order}
+    all_rows = AllRows(database, release, {c: (totals or {}).get(c, 0) for c in in_order})
+    by_id = {p.collection.id: p for p in places}
+    starts = {c: _metadata_start(p.metadata_watermark, release, highest) for c, p in by_id.items()}
+    unapplied = Unapplied(database, starts, lambda c: _all_legible(all_rows, by_id[c].collection))
     return _Common(
         database=database,
         schema=schema,
@@ -327,7 +354,8 @@ def _read_common(
         wal=wal,
         wal_totals=totals,
         highest=highest,
-        all_rows=AllRows(database, release, sizes),
+        all_rows=all_rows,
         aside=quarantined_folders(store.root),
         history=cache(partial(read_history, database)),
+        unapplied=unapplied,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,17 +103,26 @@ class History:
 
 def read_history(database: Database) -> History:
     """What the whole store still knows; reads both tables once."""
-    return History(_accounted(database), is_complete(database))
+    tables = (("embeddings", "id"), ("embeddings_queue", "seq_id"))
+    return History(_accounted(database, tables), is_complete(database))
 
 
-def _accounted(database: Database) -> int:
+def accounted_by_records(database: Database) -> int:
+    """The same of the operations before the log gave its numbers again, of which it has none."""
+    return _accounted(database, (("embeddings", "id"),))
+
+
+def _accounted(database: Database, tables: Sequence[tuple[str, str]]) -> int:
     """The largest n such that each of the operations 1 to n is still known to the store.
 
     Known is the last operation on a record that exists, and what the WAL holds. Where that is all,
     nothing up to n was updated or deleted, but what the WAL shows.
+
+    Args:
+        tables: names of the tables that count, and of their keys.
     """
     known: list[Ints] = []
-    for table, key in (("embeddings", "id"), ("embeddings_queue", "seq_id")):
+    for table, key in tables:
         last: object = -1 << 63
         count: object = PAGE_RECORDS
         while count == PAGE_RECORDS:

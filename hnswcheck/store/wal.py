@@ -121,9 +121,16 @@ def is_complete(database: Database) -> bool:
     return count == last
 
 
-def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[dict[int, bytes]]:
-    """The vectors of some rows by seq_id, a page of the table at a time."""
-    last, end = min(seq_ids, default=1) - 1, max(seq_ids, default=0)
+def read_wal_vectors(
+    database: Database, seq_ids: AbstractSet[int], lift: int = 0
+) -> Iterator[dict[int, bytes]]:
+    """The vectors of some rows by seq_id, a page of the table at a time.
+
+    Args:
+        lift: numbers above this are as much higher as in the log.
+    """
+    wanted = {seq_id - lift if seq_id > lift else seq_id: seq_id for seq_id in seq_ids}
+    last, end = min(wanted, default=1) - 1, max(wanted, default=0)
     while last < end:
         page = database.rows(
             "SELECT seq_id, vector FROM embeddings_queue WHERE seq_id > ? AND seq_id <= ?"
@@ -131,7 +138,7 @@ def read_wal_vectors(database: Database, seq_ids: AbstractSet[int]) -> Iterator[
             (last, end, PAGE_VECTORS),
         )
         vectors = {integer(seq_id, "embeddings_queue.seq_id"): vector for seq_id, vector in page}
-        yield {at: v for at, v in vectors.items() if at in seq_ids and isinstance(v, bytes)}
+        yield {wanted[at]: v for at, v in vectors.items() if at in wanted and isinstance(v, bytes)}
         last = max(vectors, default=last)
         if len(page) < PAGE_VECTORS:
             break

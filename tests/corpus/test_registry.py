@@ -32,7 +32,7 @@ DESIGN = {
     "elements": "label-duplicate label-missing label-tombstoned element-unmapped flush-interrupted",
     "graph": "neighbour-out-of-range neighbour-self neighbour-duplicate degree-too-large"
     " level-inconsistent entry-point-invalid elements-unreachable",
-    "ledger": "records-missing records-phantom replay-blocked lag watermark-legacy"
+    "ledger": "records-missing records-phantom writes-swallowed replay-blocked lag watermark-legacy"
     " watermark-impossible watermark-encoding wal-unreadable",
     "vectors": "vector-not-finite vector-not-normalised norm-invalid vector-differs-from-wal",
     "second reader": "",
@@ -85,6 +85,7 @@ def test_the_design_says_what_each_finding_means_for_its_segment() -> None:
     assert ids_where(lambda kind: kind.status == "diverged") == {
         "records-missing",
         "records-phantom",
+        "writes-swallowed",
     }
     assert ids_where(lambda kind: kind.status == "lagging") == {"lag", "flush-interrupted"}
     assert ids_where(lambda kind: kind.status == "empty") == {"segment-not-persisted"}
