@@ -111,6 +111,13 @@ CASES: dict[Reason, tuple[Case, Case]] = {
         ),
         ("1.5.9-damaged-log-emptied", {"never-changed": 60}),
     ),
+    Reason.PERHAPS_DELETED: (
+        (
+            "1.5.9-log-emptied-after-deletions",
+            {"ids-agree": 44, "in-log": 9, "perhaps-deleted": 3},
+        ),
+        ("1.5.9-log-emptied-then-added", {"ids-agree": 50, "in-log": 12}),
+    ),
     Reason.FILES_DIFFER: (
         (
             "1.5.9-damaged-pages-of-the-flush-before",  # two of the 15 have a vector from before
