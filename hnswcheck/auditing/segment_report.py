@@ -22,7 +22,9 @@ from hnswcheck.store.segment import SegmentFolder
 
 def ledger_of(view: CollectionView, folder: SegmentFolder) -> Ledger:
     """The accounts, as far as sqlite, header and the head of the id map tell."""
-    watermark = view.vector_watermark.value if view.vector_watermark else view.peek.max_seq_id
+    watermark = view.vector_watermark.value if view.vector_watermark else None
+    if watermark is None and view.peek.present:
+        watermark = view.peek.max_seq_id
     return Ledger(
         records=view.records,
         elements=folder.header.count if folder.header else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from hnswcheck.errors import NotAChromaStore, SchemaUnknown, SqliteDamaged
@@ -127,10 +128,7 @@ def read_schema(database: Database) -> Schema:
     names = {text(row[0]) for row in database.rows(TABLES_ONLY)}
     if not names & {"collections", "segments"}:
         raise NotAChromaStore("chroma.sqlite3 has no collections and no segments table")
-    columns = {
-        table: frozenset(text(row[1]) for row in database.rows(f"PRAGMA table_info({table})"))
-        for table in sorted(names & {*NEEDED_COLUMNS, *COLUMNS_READ})
-    }
+    columns = _columns(database, names & {*NEEDED_COLUMNS, *COLUMNS_READ})
     for table, needed in NEEDED_COLUMNS.items():
         missing = needed - columns.get(table, frozenset())
         if missing:
@@ -147,6 +145,17 @@ def read_schema(database: Database) -> Schema:
         raise SchemaUnknown(f"migrations newer than this version knows: {why}")
     writer = release_of(newest)
     return Schema(newest, writer, writer, columns, applied, foreign)
+
+
+def _columns(database: Database, tables: AbstractSet[str]) -> dict[str, frozenset[str]]:
+    """The names of the columns of each table."""
+    found: dict[str, set[str]] = {table: set() for table in tables}
+    for table, column in database.rows(
+        "SELECT m.name, c.name FROM sqlite_master AS m JOIN pragma_table_info(m.name) AS c"
+        " WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'"
+    ):
+        found.get(text(table), set()).add(text(column))
+    return {table: frozenset(names) for table, names in found.items()}
 
 
 def _unknown(

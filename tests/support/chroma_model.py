@@ -366,9 +366,10 @@ class Judgement:
     records: frozenset[str]
     indexed: frozenset[str]
     handed_out: int
+    purges: bool
 
     @classmethod
-    def of(cls, shown: Shown) -> Judgement:
+    def of(cls, shown: Shown, purges: bool = True) -> Judgement:
         tables, folder = shown.tables, shown.folder
         id_map = folder.id_map if folder and folder.loadable else None
         start = (tables.watermark or id_map.max_seq_id or 0) if id_map else 0
@@ -381,6 +382,7 @@ class Judgement:
             frozenset(replay(tables.records, past(tables.wal, tables.metadata_watermark))),
             frozenset(replay(labels, pending)),
             _handed_out(labels, pending),
+            purges,
         )
 
     @property
@@ -481,11 +483,12 @@ class Judgement:
         """Finding ids with how many are affected."""
         tables, folder = self.shown.tables, self.shown.folder
         was_flushed = (tables.watermark or 0) > 0
+        lost = was_flushed and self.purges  # no history has rows enough to be flushed at once
         no_id_map = was_flushed and folder is not None and folder.id_map is None
         counts = {
             "lag": len(self.pending),
             "watermark-legacy": int(self._legacy_watermark is not None),
-            "segment-folder-missing": int(was_flushed and folder is None),
+            "segment-folder-missing": int(folder is None and (lost or bool(self.missing))),
             "id-map-missing": int(no_id_map),
             "flush-interrupted": 0 if no_id_map else len(self.explained) + len(self.written_again),
             "element-unmapped": len(self.unmapped),
