@@ -99,7 +99,7 @@ def standard(
         parts = read_parts(folder, sampler, advance)
     records = records_read()
     marks = _marks(parts, view.opener)
-    replay = replay_index(view.wal, view.start, parts.id_map, marks, view.opener)
+    replay = replay_index(view.wal, view.start, parts.id_map, marks, view.opener, view.settings)
     result = _balance(records, parts, replay) if view.start_known else None
     swallowed = view.unapplied().rows if view.records_known else ()
     ledger = ledger_of(view, folder)

@@ -254,7 +254,7 @@ def _account(view: CollectionView) -> _Account:
     dimension = view.collection.dimension
     if dimension is None or any(check_rows(rows, dimension, Sampler())):
         return _Account(0, present)  # Chroma searches nothing, or stops at such a row
-    replayed = replay_index(rows, BEFORE_ALL, None, None, view.opener).present
+    replayed = replay_index(rows, BEFORE_ALL, None, None, view.opener, view.settings).present
     there = find((id for id, there in replayed.items() if there), records)
     return _Account(len(there), present)
 

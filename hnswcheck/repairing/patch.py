@@ -229,7 +229,8 @@ class _Candidate:
             element: int64 (n,): each record's element by the id map, -1 for none.
         """
         rows, ids = self.view.read_all_wal(), id_map.id_to_label.ids
-        replay = replay_index(rows, self.start, id_map, None, self.view.opener)
+        view = self.view
+        replay = replay_index(rows, self.start, id_map, None, view.opener, view.settings)
         after = balance(self.found.records.ids, replay, ids)
         pending = [row for row in rows if row.seq_id > self.start]
         if after.missing or after.phantom or any(row.fault for row in pending):

@@ -30,7 +30,7 @@ def balance_with(
     if id_map is not None and id_map.problem is not None:
         return None, NO_IDS
     ids = id_map.id_to_label.ids if id_map else NO_IDS
-    replay = replay_index(view.read_all_wal(), start, id_map, None, view.opener)
+    replay = replay_index(view.read_all_wal(), start, id_map, None, view.opener, view.settings)
     return balance(records, replay, ids), ids
 
 

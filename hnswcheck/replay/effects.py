@@ -17,8 +17,8 @@ vector nobody can read does what nobody knows. Ids come and go on both sides ali
 A *backfill* asks to run a function, and its id is no record's. Lines that skip none do not know the
 operation: there such a row is one that cannot be read.
 
-Effects know no batches, as 0.4 does: it drops an add of an id that the same batch deletes, so that
-its index lacks a record until the next add, which it takes.
+Effects know no batches. 0.x takes the log into its index batch by batch, and forgets some of what
+a batch says of an id twice: see :mod:`hnswcheck.replay.batches`.
 
 A row that Chroma cannot read at all ends the replay: :func:`hnswcheck.store.wal.row_fault` says
 which. Here a row has the effect that it has once it is read.

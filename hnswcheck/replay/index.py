@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from hnswcheck.formats.arrays import Flags
 from hnswcheck.formats.id_map import IdMap
 from hnswcheck.formats.strings import find
+from hnswcheck.replay.batches import comes_back, present_after
 from hnswcheck.replay.effects import Effect, Element, effect_on_element, effect_on_record
 from hnswcheck.store.releases import Release, counts_readded
+from hnswcheck.store.settings import DeclaredSettings
 from hnswcheck.store.wal import WalRow
 
 
@@ -105,16 +107,24 @@ class _Elements:
 
 
 def replay_index(
-    rows: Sequence[WalRow], start: int, id_map: IdMap | None, marks: Marks | None, release: Release
+    rows: Sequence[WalRow],
+    start: int,
+    id_map: IdMap | None,
+    marks: Marks | None,
+    release: Release,
+    settings: Callable[[], DeclaredSettings] | None = None,
 ) -> Replay:
     """Apply the rows past ``start`` to the ids of the index.
 
     Asks which ids the index has afterwards, how many labels that takes, and where an element that
-    is not live stands in the way. Ids come and go as those of records do; a row that Chroma cannot
-    read, which ends its replay, counts here as if it could.
+    is not live stands in the way. Ids come and go as those of records do, but for what the batches
+    of 0.x forget; a row that Chroma cannot read, which ends its replay, counts here as if it could.
 
     Args:
+        id_map: of the folder that is replayed into.
         marks: None where the elements were not read, or where replay starts a new index.
+        settings: of the collection, for the batches of 0.x; None for a replay without any, which
+            says what the log means.
     """
     pending = [row for row in rows if row.seq_id > start]
     base = {} if id_map is None else find((r.id for r in pending), id_map.id_to_label.ids)
@@ -135,4 +145,6 @@ def replay_index(
     handed_out = elements.handed_out
     if id_map is not None and counts_readded(id_map.shape):
         handed_out = sum(row.operation in ("add", "upsert") for row in pending)
+    if settings and release.batches is not None and comes_back(pending):
+        present = present_after(pending, base.keys(), settings().batch_size, release.batches)
     return Replay(handed_out, present, frozenset(elements.revived), tuple(elements.blocked))

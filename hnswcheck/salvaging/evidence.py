@@ -15,6 +15,7 @@ from hnswcheck.checks.vectors import differs
 from hnswcheck.formats.arrays import Flags, Ints, Labels
 from hnswcheck.formats.id_map import IdMap, Pairs
 from hnswcheck.formats.labels import find_labels
+from hnswcheck.formats.pickle_tokens import Damage
 from hnswcheck.formats.strings import Strings, positions
 from hnswcheck.replay.vectors import rows_in_index
 from hnswcheck.salvaging.damaged_segment import DamagedSegment
@@ -27,6 +28,7 @@ from hnswcheck.store.collection_view import CollectionView
 from hnswcheck.store.database import Database
 from hnswcheck.store.record_ids import others_have
 from hnswcheck.store.records import Records
+from hnswcheck.store.releases import flushes_in_transaction
 from hnswcheck.store.wal import read_wal_vectors
 
 #: Records that are asked of when a folder is, the latest first.
@@ -192,9 +194,24 @@ class Evidence:
             after=self._after(np.where(damaged, -1, element)),
             guessed=none if guessed is None else guessed,
             disputed=none if disputed is None else disputed,
+            undone=self.undone,
             by_order=by_order,
             earlier=self.folder.earlier,
         )
+
+    @property
+    def undone(self) -> bool:
+        """A call that the log has forgotten may have changed any element.
+
+        The id map is cut short, or the index files are newer, where the flush was part of a
+        transaction.
+        """
+        if self.id_map is None or not flushes_in_transaction(self.id_map.shape, self.view.writer):
+            return False
+        problem, count = self.id_map.problem, len(self.folder.elements.labels)
+        if problem is not None:
+            return problem.damage is Damage.TRUNCATED
+        return count > (self.id_map.total_elements_added or 0)
 
     def _after(self, element: Ints) -> int:
         """The last operation known to have made a record whose element is here.

@@ -29,6 +29,7 @@ class FolderAssignment:
         after: an operation that it certainly reflects; 0 if none is known.
         guessed: bool (n,): the element follows from the order of the records, unconfirmed.
         disputed: bool (n,): the id map contradicts itself, or the order, about the element.
+        undone: a flush of it was cut short, and the log has forgotten the call.
         by_order: the elements follow from the order of the records, not from an id map.
         earlier: elements of an earlier flush, which some of its files may be of; 0 if none is.
     """
@@ -49,5 +50,6 @@ class FolderAssignment:
     after: int
     guessed: Flags
     disputed: Flags
+    undone: bool
     by_order: bool
     earlier: int

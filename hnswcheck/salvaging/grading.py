@@ -38,6 +38,8 @@ def judge_folder(folder: FolderAssignment, records: Records, log: LogEvidence) -
     elif not _judge_by_bounds(judged, has_vector, folder, records, log):
         return judged
     proven = judged.grades == Grade.PROVEN
+    judged.give(proven & folder.undone, Reason.CALL_UNDONE)
+    proven = judged.grades == Grade.PROVEN
     judged.give(proven & folder.guessed, Reason.BY_ORDER)
     judged.give(proven & folder.disputed, Reason.ID_MAP_DISPUTED)
     judged.give(proven & folder.scaleless, Reason.LENGTH_UNKNOWN)

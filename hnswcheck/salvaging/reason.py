@@ -28,6 +28,7 @@ class Reason(IntEnum):
     NUMBERED_AGAIN = 34
     PERHAPS_DELETED = 35
     FILES_DIFFER = 37
+    CALL_UNDONE = 38
     BY_ORDER = 40
     ID_MAP_DISPUTED = 41
     IN_LOG = 50
@@ -68,6 +69,7 @@ _SENTENCES = {
     Reason.NUMBERED_AGAIN: "the log gave its numbers again after it was emptied",
     Reason.PERHAPS_DELETED: "the log adds it, and may have lost the row that deleted it",
     Reason.FILES_DIFFER: "files of the folder are of two moments, between which the record changed",
+    Reason.CALL_UNDONE: "a flush was cut short, and the log has forgotten what it wrote",
     Reason.BY_ORDER: "the order of the records names its element, which nothing confirms",
     Reason.ID_MAP_DISPUTED: "the id map contradicts itself or the other files about the record",
     Reason.IN_LOG: "the log holds the vector that was written last",

@@ -18,9 +18,13 @@ from hnswcheck.formats.id_map import Shape
 
 #: What a collection has that says nothing, in all lines.
 DEFAULT_M, DEFAULT_EF_CONSTRUCTION, DEFAULT_RESIZE_FACTOR = 16, 100, 1.2
-DEFAULT_SYNC_THRESHOLD = 1000
+DEFAULT_SYNC_THRESHOLD, DEFAULT_BATCH_SIZE = 1000, 100
 
 Version = tuple[int, ...]
+
+#: How a line fills the batches of hnswcheck.replay.batches: by changes, and an add of an id that
+#: the batch deletes is lost; by changes and rows that say nothing; by rows.
+Batches = Literal["lose readded", "count changes", "count rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,8 @@ class Release:
         needs_watermark: an id map without a watermark anywhere fails to load.
         watermark_outlives_index: VECTOR's watermark counts although there is no index; else an
             index that is begun anew gets all of the log.
+        flushes_in_transaction: of the log: a process that dies in a flush leaves index files with a
+            call in them of which the log and the records know nothing.
         first_capacity: elements that a new index has room for.
         growth: how the capacity follows the number of elements; the factor is the setting
             ``hnsw:resize_factor``.
@@ -53,9 +59,11 @@ class Release:
             those that get no new label.
         revives_tombstones: a write to an element that is marked deleted clears the mark; else
             hnswlib refuses it, and the replay of the log fails.
-        index_ignores_known_adds: an add of an id that has a record leaves its vector alone. 0.4
-            loses an id that a batch deletes and adds again, and takes the next add of it, which the
-            records ignore. 0.5 and 0.6 were seen to ignore it; nothing builds on that.
+        index_ignores_known_adds: an add of an id that has a record leaves its vector alone. Up to
+            0.5.4 an id is lost that a batch deletes and adds again, and the next add of it is
+            taken, which the records ignore. From 0.5.5 on it was seen to be ignored; nothing builds
+            on that.
+        batches: how it takes the log into the index; None for row by row.
         index_needs_vectors: an add or upsert without a vector ends the replay of the log; else the
             index skips it.
         skips_backfills: a row that asks to run a function over the collection (operation 4) changes
@@ -74,6 +82,7 @@ class Release:
     zero_skips_all: bool
     needs_watermark: bool
     watermark_outlives_index: bool
+    flushes_in_transaction: bool
     first_capacity: int
     growth: Literal["by a factor", "to a power of two"]
     level_seed: int
@@ -84,6 +93,7 @@ class Release:
     counts_readded: bool
     revives_tombstones: bool
     index_ignores_known_adds: bool
+    batches: Batches | None
     index_needs_vectors: bool
     skips_backfills: bool
     empty_id_map_starts_over: bool
@@ -108,6 +118,7 @@ _0_4 = Release(
     zero_skips_all=True,
     needs_watermark=True,
     watermark_outlives_index=False,
+    flushes_in_transaction=True,
     first_capacity=1000,
     growth="by a factor",
     level_seed=100,
@@ -115,12 +126,16 @@ _0_4 = Release(
     counts_readded=True,
     revives_tombstones=True,
     index_ignores_known_adds=False,
+    batches="lose readded",
     index_needs_vectors=False,
     skips_backfills=False,
     empty_id_map_starts_over=False,
 )
 
-_0_5_5 = replace(_0_4, line="0.5.5", first=(0, 5, 0))
+_0_5_3 = replace(_0_4, line="0.5.3", first=(0, 5, 0))
+
+# The stores of 0.5.4, which loses readded ids as 0.5.3 does, have nothing that tells them apart.
+_0_5_5 = replace(_0_5_3, line="0.5.5", first=(0, 5, 4), batches="count changes")
 
 _0_6 = replace(
     _0_5_5,
@@ -129,6 +144,7 @@ _0_6 = replace(
     watermark_in="sqlite",
     watermark_forms=frozenset({"integer", "blob8", "blob24"}),
     watermark_outlives_index=True,
+    batches="count rows",
 )
 
 _1_0 = replace(
@@ -143,6 +159,7 @@ _1_0 = replace(
     zero_skips_all=False,
     needs_watermark=False,
     watermark_outlives_index=False,
+    flushes_in_transaction=False,
     first_capacity=10_000,
     growth="to a power of two",
     level_seed=0,
@@ -150,6 +167,7 @@ _1_0 = replace(
     counts_readded=False,
     revives_tombstones=False,
     index_ignores_known_adds=True,
+    batches=None,
     index_needs_vectors=True,
     empty_id_map_starts_over=True,
 )
@@ -164,7 +182,7 @@ _1_5 = replace(_1_4, line="1.5", first=(1, 5, 0))
 
 #: By line, oldest first.
 RELEASES: dict[str, Release] = {
-    r.line: r for r in (_0_4, _0_5_5, _0_6, _1_0, _1_2, _1_3, _1_4, _1_5)
+    r.line: r for r in (_0_4, _0_5_3, _0_5_5, _0_6, _1_0, _1_2, _1_3, _1_4, _1_5)
 }
 
 
@@ -278,3 +296,14 @@ def labels_follow_rows(shape: Shape | None) -> bool:
 def counts_readded(shape: Shape | None) -> bool:
     """Whether a line that writes id maps of a shape counts labels that it gives nobody."""
     return any(r.counts_readded for r in RELEASES.values() if r.id_map == shape)
+
+
+def flushes_in_transaction(shape: Shape | None, release: Release) -> bool:
+    """Whether a flush that was cut short belongs to a call that the log has forgotten.
+
+    Args:
+        shape: of the id map that the flush was to write anew; None if nobody can tell it.
+        release: the line of the store, which says it then.
+    """
+    lines = [r for r in RELEASES.values() if r.id_map == shape] or [release]
+    return any(line.flushes_in_transaction for line in lines)

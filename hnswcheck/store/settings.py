@@ -1,11 +1,11 @@
 """How a collection's index is to be built and flushed, and what embeds for it.
 
 0.4 to 0.6 keep them as metadata of the segment (``hnsw:M``, ``hnsw:construction_ef``,
-``hnsw:num_threads``, ``hnsw:sync_threshold``: chromadb/segment/impl/vector/hnsw_params.py), 1.x in
-the configuration or the schema of the collection (``max_neighbors``, ``ef_construction``,
-``num_threads``, ``sync_threshold``). The same two
-places keep the embedding function since 1.0: {"type": "known", "name": "default", "config": {}}, or
-of type "legacy" or "unknown" and nothing else.
+``hnsw:num_threads``, ``hnsw:sync_threshold``, ``hnsw:batch_size``:
+chromadb/segment/impl/vector/hnsw_params.py), 1.x in the configuration or the schema of the
+collection (``max_neighbors``, ``ef_construction``, ``num_threads``, ``sync_threshold``). The same
+two places keep the embedding function since 1.0: {"type": "known", "name": "default", "config":
+{}}, or of type "legacy" or "unknown" and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hnswcheck.formats.text import text
 from hnswcheck.store.catalog import Collection
 from hnswcheck.store.config_json import settings_in_json
 from hnswcheck.store.database import Database
-from hnswcheck.store.releases import DEFAULT_SYNC_THRESHOLD
+from hnswcheck.store.releases import DEFAULT_BATCH_SIZE, DEFAULT_SYNC_THRESHOLD
 from hnswcheck.store.schema import Schema
 
 #: What each is called, the field of this module first.
@@ -27,6 +27,7 @@ NAMES = {
     "ef_construction": ("hnsw:construction_ef", "ef_construction"),
     "threads": ("hnsw:num_threads", "num_threads"),
     "sync_threshold": ("hnsw:sync_threshold", "sync_threshold"),
+    "batch_size": ("hnsw:batch_size", "batch_size"),
 }
 
 PLACES = (
@@ -50,6 +51,7 @@ class DeclaredSettings:
     Attributes:
         threads: that build the index; 0 for as many as there are.
         sync_threshold: operations after which Chroma flushes the index.
+        batch_size: rows or changes that 0.x takes into the index at a time.
         purges: the log loses what both segments have; it is the store that says so.
     """
 
@@ -57,6 +59,7 @@ class DeclaredSettings:
     ef_construction: int
     threads: int
     sync_threshold: int
+    batch_size: int
     purges: bool
 
 
@@ -76,6 +79,7 @@ def read_declared_settings(
         "ef_construction": default.ef_construction,
         "threads": 0,
         "sync_threshold": DEFAULT_SYNC_THRESHOLD,
+        "batch_size": DEFAULT_BATCH_SIZE,
         **said,
     }
     return DeclaredSettings(**settings, purges=_purges(database))

@@ -125,6 +125,10 @@ CASES: dict[Reason, tuple[Case, Case]] = {
         ),
         ("1.5.9-damaged-links-cut", {"ids-agree": 80, "in-log": 8}),
     ),
+    Reason.CALL_UNDONE: (
+        ("0.6.3-killed-before-id-map", {"in-log": 1, "call-undone": 49}),
+        ("0.6.3-killed-in-first-id-map", {"in-log": 30}),
+    ),
     Reason.BY_ORDER: (
         ("1.5.9-damaged-id-map-deleted", {"in-log": 8, "by-order": 80}),
         ("1.5.9-damaged-id-map-halved", {"ids-agree": 80, "in-log": 8}),

@@ -24,7 +24,7 @@ from hnswcheck.store.wal import OPERATIONS, Operation, WalRow
 
 CREATES, WRITES, CHANGES, DELETES = Effect.CREATES, Effect.WRITES, Effect.CHANGES, Effect.DELETES
 IGNORED, DISPUTED, FAILS, UNKNOWN = Effect.IGNORED, Effect.DISPUTED, Effect.FAILS, Effect.UNKNOWN
-OLD, NEW = ("0.4", "0.5.5", "0.6"), ("1.0", "1.2", "1.3", "1.4", "1.5")
+OLD, NEW = ("0.4", "0.5.3", "0.5.5", "0.6"), ("1.0", "1.2", "1.3", "1.4", "1.5")
 
 each_line = pytest.mark.parametrize("line", RELEASES)
 
