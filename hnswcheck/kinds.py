@@ -33,7 +33,8 @@ FindingId = Literal[
     # ledger
     "records-missing", "records-phantom", "writes-swallowed", "replay-blocked", "lag",
     "watermark-legacy", "watermark-missing", "watermark-impossible", "watermark-encoding",
-    "checkpoint-behind-watermark", "checkpoint-ahead-of-log", "wal-unreadable",
+    "checkpoint-behind-watermark", "checkpoint-ahead-of-log", "flush-rolled-back",
+    "wal-unreadable",
     # vectors
     "vector-not-finite", "vector-not-normalised", "norm-invalid", "vector-differs-from-wal",
     # second reader

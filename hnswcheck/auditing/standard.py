@@ -36,6 +36,7 @@ from hnswcheck.checks.ledger import (
     check_swallowed,
 )
 from hnswcheck.checks.next_release import check_next_load
+from hnswcheck.checks.rolled_back import check_rolled_back
 from hnswcheck.checks.sampling import SAMPLE, Sampler
 from hnswcheck.errors import StoreChanged
 from hnswcheck.formats.id_map import IdMap
@@ -113,6 +114,7 @@ def standard(
         ),
         *(check_balance(result, sampler) if result else ()),
         *check_swallowed(swallowed, sampler),
+        *check_rolled_back(parts.known_id_map, view, sampler),
         *check_replay(replay, sampler),
         *(check_lag(view.wal, view.start) if view.start_known else ()),
         *check_rows(view.wal, view.collection.dimension, sampler),

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from hnswcheck.cli.layout import Line, foreign, table, wrapped
 from hnswcheck.cli.terminal import visible
-from hnswcheck.findings import KEEP, NOTHING, REGISTRY
+from hnswcheck.findings import REGISTRY
 from hnswcheck.report import ChromaInfo, Finding, Level, Pending, Report, SegmentReport, StoreReport
+from hnswcheck.store_findings import KEEP, NOTHING
 
 STATUS_STYLE = {
     "empty": "dim",

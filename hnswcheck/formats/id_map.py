@@ -72,6 +72,7 @@ class IdMap:
         id_to_label, label_to_id: the two maps, each in the order of the file.
         problem: None for a whole file.
         ids_whole: id_to_label is, though the file may end after it.
+        seq_ids: the last operation on each id, with its seq_id for a label; None in 1.x.
     """
 
     shape: Shape | None
@@ -83,6 +84,7 @@ class IdMap:
     problem: Problem | None
     ids_whole: bool = True
     checkpoint: int | None = None
+    seq_ids: Pairs | None = None
 
 
 def decode_id_map(data: bytes) -> IdMap:
@@ -243,7 +245,7 @@ class _Parser:
     def result(self, problem: Problem | None) -> IdMap:
         id_to_label, bad_first = self._pairs(b"id_to_label")
         label_to_id, bad_second = self._pairs(b"label_to_id", inverse=True)
-        _, bad_third = self._pairs(b"id_to_seq_id", largest=LARGEST_SEQ_ID)
+        id_to_seq_id, bad_third = self._pairs(b"id_to_seq_id", largest=LARGEST_SEQ_ID)
         bad = [at for at in (bad_first, bad_second, bad_third) if at is not None]
         if bad and (problem is None or min(bad) < problem.offset):
             problem = Problem(Damage.INVALID, min(bad), "a pair that is not an id and a number")
@@ -259,6 +261,7 @@ class _Parser:
             problem,
             problem is None or (cut_later and followed),
             self.scalars.get(b"checkpoint_seq_id"),
+            id_to_seq_id if len(id_to_seq_id.labels) else None,
         )
 
     def _pairs(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hnswcheck.checks.rolled_back import rolled_back
 from hnswcheck.checks.vectors import differs
 from hnswcheck.formats.arrays import Flags, Ints, Labels
 from hnswcheck.formats.id_map import IdMap, Pairs
@@ -204,14 +205,16 @@ class Evidence:
         """A call that the log has forgotten may have changed any element.
 
         The id map is cut short, or the index files are newer, where the flush was part of a
-        transaction.
+        transaction; or the id map has operations that the log does not have.
         """
         if self.id_map is None or not flushes_in_transaction(self.id_map.shape, self.view.writer):
             return False
         problem, count = self.id_map.problem, len(self.folder.elements.labels)
         if problem is not None:
             return problem.damage is Damage.TRUNCATED
-        return count > (self.id_map.total_elements_added or 0)
+        if count > (self.id_map.total_elements_added or 0):
+            return True
+        return self.is_own and bool(rolled_back(self.id_map, self.view))
 
     def _after(self, element: Ints) -> int:
         """The last operation known to have made a record whose element is here.

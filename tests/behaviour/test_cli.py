@@ -51,9 +51,10 @@ from synthetic import (
 )
 
 from hnswcheck.cli import app as cli
-from hnswcheck.findings import KEEP, REGISTRY
+from hnswcheck.findings import REGISTRY
 from hnswcheck.kinds import SEVERITIES
 from hnswcheck.report import json_schema
+from hnswcheck.store_findings import KEEP
 
 UNDECIDED = "1.5.9-damaged-schema-of-the-future"
 COUNTS_BALANCE = "1.5.9-damaged-counts-balance"

@@ -13,8 +13,8 @@ from synthetic import missing_after_the_first, sound_collection, write_store
 
 from hnswcheck import Report, audit
 from hnswcheck.cli import layout, render_report, terminal
-from hnswcheck.findings import KEEP, NOTHING
 from hnswcheck.report import Pending
+from hnswcheck.store_findings import KEEP, NOTHING
 
 
 @pytest.fixture(scope="module")
