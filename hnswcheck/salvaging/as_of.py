@@ -68,7 +68,7 @@ def folder_as_of(folder: Path, id_map: IdMap, records: Records, view: Collection
 
 def _is_covered(view: CollectionView, seq_id: int) -> bool:
     """Whether no operation after this one was lost with a log that was emptied."""
-    return seq_id >= view.lost_until
+    return view.lost_until is None or seq_id >= view.lost_until
 
 
 def _balances(id_map: IdMap, records: Records, view: CollectionView) -> tuple[bool, bool]:

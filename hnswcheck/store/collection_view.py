@@ -55,7 +55,8 @@ class CollectionView:
         all_unapplied: finds whether no row of the store's log is the last operation on a record.
         lift: numbers of rows above this are as much higher as in the log: see
             :mod:`hnswcheck.salvaging.in_order`.
-        lost_until: operations up to this one may have gone with a log that was emptied.
+        lost_until: operations up to this one may have gone with a log that was emptied; None if it
+            was not.
     """
 
     collection: Collection
@@ -80,7 +81,7 @@ class CollectionView:
     first_given_again: Callable[[], int | None]
     all_unapplied: Callable[[], bool]
     lift: int = 0
-    lost_until: int = BEFORE_ALL
+    lost_until: int | None = None
 
     def with_ids(self) -> CollectionView:
         """The same with its record ids read now.

@@ -57,6 +57,10 @@ BY_SOME = (
 )
 
 
+#: What 1.x panics with now and then where it has just migrated a store, and then no more.
+MIGRATING = "ColumnNotFound"
+
+
 def pairs() -> Iterator[tuple[str, str]]:
     yield from ((name, version) for name in BY_ALL for version in RELEASED)
     yield from ((name, version) for name in BY_SOME for version in ("0.5.23", "0.6.3", NEWEST))
@@ -91,6 +95,8 @@ def test_an_audit_for_a_release_agrees_with_it(name: str, version: str, tmp_path
     (written,) = hnswcheck.audit(store).stores
     (judged,) = hnswcheck.audit(store, for_release=version).stores
     complaint = opens(store, version, written, tmp_path)
+    if MIGRATING in complaint:
+        complaint = opens(store, version, written, tmp_path)
     found = [(one.id, one.found) for one in judged.all_findings if one.severity == "error"]
     assert (judged.verdict == "damaged") is bool(complaint), (found, complaint)
 
