@@ -69,6 +69,7 @@ def pairs() -> Iterator[tuple[str, str]]:
 def opens(store: Path, version: str, report: hnswcheck.StoreReport, scratch: Path) -> str:
     """What a release complains of; empty if it does all that it is asked."""
     copy, job = scratch / "copy", scratch / "job.json"
+    shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(store, copy)
     collections: list[dict[str, Any]] = [
         {
