@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hnswcheck.changes.delete_records import Drop, all_gone, drop_records
 from hnswcheck.changes.lock import Held
@@ -174,7 +174,7 @@ def is_unfinished(root: Path) -> bool:
 
 
 def _write_journal(root: Path, action: Action, steps: Sequence[Step]) -> None:
-    content = asdict(_Journal(SCHEMA_ID, action, tuple(steps)))
+    content = _as_json(_Journal(SCHEMA_ID, action, tuple(steps)))
     draft = root / DRAFT
     _remove(draft)
     write_durably(draft, json.dumps(content, indent=1).encode())
@@ -190,7 +190,7 @@ def _read_journal(root: Path) -> tuple[str, list[Step]]:
             raise FormatError("not a file that hnswcheck wrote")
         content = path.read_bytes()
         journal = read_document(content, _Journal, SCHEMA_ID, "journal")
-        if json.loads(content) != json.loads(json.dumps(asdict(journal))):
+        if json.loads(content) != json.loads(json.dumps(_as_json(journal))):
             raise FormatError("invalid journal: it lacks a member or has one more")
         for number, step in enumerate(journal.steps):
             if not _is_ours(step):
@@ -207,6 +207,15 @@ class _Journal:
     schema: str
     action: Action
     steps: tuple[Step, ...]
+
+
+def _as_json(journal: _Journal) -> dict[str, Any]:
+    """A journal as it is written: a step that leaves the log alone says nothing of it."""
+    content = asdict(journal)
+    for step in content["steps"]:
+        if step["log_end"] is None:
+            del step["log_end"]
+    return content
 
 
 def _is_ours(step: Step) -> bool:

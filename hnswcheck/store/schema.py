@@ -142,7 +142,8 @@ def read_schema(database: Database) -> Schema:
         newest[migration.folder] = max(version, newest.get(migration.folder, version))
     foreign = foreign_migrations(applied)
     if why := next(_unknown(database, newest, foreign), None) if foreign else None:
-        raise SchemaUnknown(f"migrations newer than this version knows: {why}")
+        says = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in why)
+        raise SchemaUnknown(f"migrations newer than this version knows: {says}")
     writer = release_of(newest)
     return Schema(newest, writer, writer, columns, applied, foreign)
 

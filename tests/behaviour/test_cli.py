@@ -56,7 +56,7 @@ from hnswcheck.kinds import SEVERITIES
 from hnswcheck.report import json_schema
 from hnswcheck.store_findings import KEEP
 
-UNDECIDED = "1.5.9-damaged-schema-of-the-future"
+UNDECIDED = "1.5.9-damaged-schema-type-changed"
 COUNTS_BALANCE = "1.5.9-damaged-counts-balance"
 COMMANDS = (
     "audit", "diff", "quarantine", "restore", "repair", "salvage", "explain", "schema", "demo",

@@ -86,6 +86,7 @@ def test_the_design_says_what_each_finding_means_for_its_segment() -> None:
         "records-missing",
         "records-phantom",
         "writes-swallowed",
+        "flush-rolled-back",
     }
     assert ids_where(lambda kind: kind.status == "lagging") == {"lag", "flush-interrupted"}
     assert ids_where(lambda kind: kind.status == "empty") == {"segment-not-persisted"}
