@@ -141,7 +141,7 @@ class _Audit:
             with self.store.standing_still():
                 around = self._around()
                 findings += self._check_catalogue(around)
-                findings += self._faults_of_opener(around)
+                findings += self._check_opener(around)
                 schema = opened_by(*around, self.request.release)
                 reports = self._judge_all(selected, schema)
                 readable_by = releases_that_open(*around, self.heads.values())
@@ -196,11 +196,11 @@ class _Audit:
         if faults := self._lasting(around, check):
             yield finding("catalogue-invalid", len(faults), self.sampler.places(faults))
 
-    def _faults_of_opener(self, around: Around) -> Sequence[Finding]:
+    def _check_opener(self, around: Around) -> Iterator[Finding]:
         def check(schema: Schema, seen: Surroundings) -> Iterator[Finding]:
             return check_opener(seen, schema, self.request.release, self.sampler)
 
-        return self._lasting(around, check)
+        yield from self._lasting(around, check)
 
     def _lasting(
         self, around: Around, check: Callable[[Schema, Surroundings], Iterable[T]]

@@ -736,6 +736,7 @@ def test_no_condition_can_be_changed_unnoticed(mutant: Mutant, corpus: Corpus) -
     assert corpus.killer(mutant)
 
 
+@NOT_YET_HELD
 @pytest.mark.parametrize("listed", SURVIVORS, ids=str)
 def test_no_mutant_is_listed_as_a_survivor_that_dies(listed: str, corpus: Corpus) -> None:
     (mutant,) = (mutant for mutant in MUTANTS if str(mutant) == listed)
