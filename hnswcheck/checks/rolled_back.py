@@ -18,19 +18,24 @@ from hnswcheck.store.collection_view import CollectionView
 
 
 def rolled_back(id_map: IdMap | None, view: CollectionView) -> list[bytes]:
-    """Ids that the index has as an operation wrote them which the log does not have.
+    """Ids that the index has as an operation wrote them which neither log nor records have.
 
-    The log keeps all that came after VECTOR's watermark.
+    The log keeps all that came after VECTOR's watermark, unless somebody emptied it: then records
+    have the numbers of operations from before.
     """
     mark = view.vector_watermark
     if id_map is None or id_map.seq_ids is None or mark is None or mark.form == "pickled":
         return []
     if not mark.is_possible(view.writer, view.highest):
         return []
-    logged = {(row.seq_id, row.id) for row in view.read_all_wal() if row.seq_id > mark.value}
     ids, seq_ids = id_map.seq_ids.ids, id_map.seq_ids.labels
     newer = np.flatnonzero(seq_ids > mark.value).tolist()
-    return [ids[i] for i in newer if (int(seq_ids[i]), ids[i]) not in logged]
+    if not newer:
+        return []
+    logged = {(row.seq_id, row.id) for row in view.wal}
+    written = view.written_since(mark.value)
+    pairs = ((int(seq_ids[i]), ids[i]) for i in newer)
+    return [id for n, id in pairs if (n, id) not in logged and written.get(id, 0) < n]
 
 
 def check_rolled_back(

@@ -111,9 +111,6 @@ def choose_patch(errors: frozenset[str], found: Salvaged, database: Database) ->
             continue
         if folder.relabelled.any():  # Chroma would read the labels that are there
             continue
-        start = _start(view, proof)
-        if start == 0 and view.opener.zero_skips_all:
-            continue
         candidate = _Candidate(
             view=view,
             found=found,
@@ -121,7 +118,7 @@ def choose_patch(errors: frozenset[str], found: Salvaged, database: Database) ->
             folder=folder,
             segment=segment,
             proof=proof,
-            start=start,
+            start=_start(view, proof),
         )
         patch = candidate.patch(adopted)
         if patch is not None:
@@ -173,10 +170,13 @@ class _Candidate:
             relabelling = self._relabelling(id_map)
             if relabelling is None:
                 return None
+        start = None if self._watermark_is_right() else self._watermark()
+        if start == 0 and self.view.opener.zero_skips_all:
+            return None
         return Patch(
             folder=self.segment.path,
             adopted=adopted,
-            start=None if self._watermark_is_right() else self._watermark(),
+            start=start,
             relabelling=relabelling,
             links_size=_links_size(self.segment),
         )
@@ -199,7 +199,7 @@ class _Candidate:
         if not view.lift or self.start > view.lift:
             return view.logged(self.start)
         before_lifted = view.logged(view.metadata_start + 1) - 1
-        return min(self.start, before_lifted) or view.writer.before_all
+        return min(self.start, before_lifted)
 
     def _relabelling(self, id_map: IdMap | None) -> Relabelling | None:
         """A new id map with which replay comes out right; None if there is none.

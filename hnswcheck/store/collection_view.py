@@ -13,7 +13,7 @@ from hnswcheck.store.catalog import Collection
 from hnswcheck.store.database import Database
 from hnswcheck.store.names import quarantined_folders
 from hnswcheck.store.record_ids import count_records, read_record_ids
-from hnswcheck.store.records import History, read_history
+from hnswcheck.store.records import History, read_history, read_written_since
 from hnswcheck.store.releases import Release
 from hnswcheck.store.schema import Schema
 from hnswcheck.store.segment import Peek, peek_id_map, segment_folder
@@ -50,6 +50,7 @@ class CollectionView:
         aside: folders that were once its segment's, newest name first.
         settings: reads how the collection says that its index is built.
         history: reads what the whole store still knows of its operations, once for all views.
+        written_since: reads ids of records that were last written after a seq_id, and when.
         unapplied: finds the rows of the log that METADATA skips though it never applied them.
         first_given_again: finds the least number that the store's log certainly gave twice.
         all_unapplied: finds whether no row of the store's log is the last operation on a record.
@@ -77,6 +78,7 @@ class CollectionView:
     aside: Sequence[Path]
     settings: Callable[[], DeclaredSettings]
     history: Callable[[], History]
+    written_since: Callable[[int], Mapping[bytes, int]]
     unapplied: Callable[[], UnappliedRows]
     first_given_again: Callable[[], int | None]
     all_unapplied: Callable[[], bool]
@@ -217,8 +219,8 @@ class _Place:
 
     def first(self, release: Release, highest: int) -> int:
         """The seq_id after which one of its segments has rows to apply."""
-        seen = self.metadata_watermark
-        return min(self.start(release, highest), seen.start(release, highest) if seen else 0)
+        metadata = _metadata_start(self.metadata_watermark, release, highest)
+        return min(self.start(release, highest), metadata)
 
 
 def _metadata_start(mark: Watermark | None, release: Release, highest: int) -> int:
@@ -325,6 +327,7 @@ class _Common:
             aside=self.aside.get(place.vector, ()),
             settings=partial(read_declared_settings, self.database, self.schema, collection),
             history=self.history,
+            written_since=partial(read_written_since, self.database, place.metadata),
             unapplied=cache(partial(self.unapplied.of, collection.id)),
             first_given_again=self.unapplied.first_given_again,
             all_unapplied=self.unapplied.is_all_that_there_is,

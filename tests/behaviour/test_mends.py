@@ -18,7 +18,7 @@ from pathlib import Path
 import oracle
 import pytest
 from moving import dump
-from stores import environment, rest, run, snapshot, unpack
+from stores import NAMES, environment, rest, run, snapshot, unpack
 
 import hnswcheck
 from hnswcheck.formats.header import parse_header
@@ -308,3 +308,13 @@ def test_a_collection_never_goes_whole(tmp_path: Path) -> None:
 def test_records_either_stay_or_go(lossy: Path) -> None:
     with pytest.raises(hnswcheck.UsageError, match="exclude each other"):
         hnswcheck.repair(lossy, drop_records=True, leave_unindexed=True)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "-log-emptied-then-" in n])
+def test_writes_after_a_log_was_emptied_come_back_in_every_line(name: str, tmp_path: Path) -> None:
+    """A watermark that would mean all of the log is none that 0.x has."""
+    store = rest(unpack(name, tmp_path))
+    repaired = hnswcheck.repair(store, accept=["unconfirmed"], verify="audit").repaired
+    assert repaired
+    (audited,) = hnswcheck.audit(store, "deep").stores
+    assert not [found.id for found in audited.all_findings if found.severity == "error"]
