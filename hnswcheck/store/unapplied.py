@@ -20,7 +20,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hnswcheck.errors import SqliteDamaged
 from hnswcheck.store.database import Database
+from hnswcheck.store.records import seq_id_number
 from hnswcheck.store.schema import integer
 from hnswcheck.store.wal import OPERATIONS, PAGE_WAL_ROWS, WalRow, collection_of
 from hnswcheck.store.watermarks import LARGEST_SEQ_ID
@@ -295,6 +297,7 @@ def _sorted_out(
 
 def _number(seq_id: object) -> int | None:
     """A seq_id of a record as a number; None for what is none."""
-    if isinstance(seq_id, bytes) and len(seq_id) == 8:
-        return int.from_bytes(seq_id, "big", signed=True)
-    return seq_id if isinstance(seq_id, int) else None
+    try:
+        return seq_id_number(seq_id)
+    except SqliteDamaged:
+        return None
