@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from hnswcheck.changes.journal import DRAFT, is_unfinished, recover
 from hnswcheck.changes.lock import Held, hold, reading
 from hnswcheck.changes.processes import users_of
-from hnswcheck.errors import StoreChanged
+from hnswcheck.errors import HnswcheckError, StoreChanged
 from hnswcheck.store.database import DATABASE
 from hnswcheck.store.files import States, list_directory, states_if_quiet
 from hnswcheck.store.names import REBUILT, UUID
@@ -73,6 +73,20 @@ class StoreState:
             if self.files is None or states_if_quiet(self.root, self.folders) != self.files:
                 raise _changed(self.root)
             yield held
+
+    @contextmanager
+    def while_read(self) -> Iterator[None]:
+        """What cannot be read any more, in files that are no longer in this state, has changed.
+
+        Raises:
+            StoreChanged: in place of any other error of a store that was written meanwhile.
+        """
+        try:
+            yield
+        except HnswcheckError as error:
+            if self.if_unchanged().files is None:
+                raise _changed(self.root) from error
+            raise
 
     def take_in_wal(self, wait: float) -> bool:
         """Let sqlite take its own log into the database; whether there was one.

@@ -68,7 +68,7 @@ def swap_segment(
     root, now, sample = seen.root, datetime.now(UTC), Sample()
     made, begun = Prepared(None, None), False
     try:
-        with reading(root), _naming_collection(root, plan):
+        with seen.while_read(), reading(root), _naming_collection(root, plan):
             made = prepare(root, plan, embedded, now, progress, sample)
         files = file_prints(root / plan.segment, progress)
         with seen.hold(wait) as held:

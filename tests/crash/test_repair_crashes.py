@@ -711,15 +711,24 @@ def test_two_repairs_at_once_repair_it_once(tmp_path: Path) -> None:
             )
             for _ in range(2)
         ]
-        codes = set()
-        for process in running:
-            _, err = process.communicate(timeout=60)
-            codes.add(process.returncode)
-            if process.returncode:
-                assert process.returncode == 3
+        answers = [(process.communicate(timeout=60)[1], process.returncode) for process in running]
+        for err, code in answers:
+            if code:
+                assert code == 3, err
                 one_line(err)
-        print(codes)
+        codes = {code for _, code in answers}
         assert 0 in codes
         assert hnswcheck.audit(store, "deep").verdict == "consistent"
         names = [path.name for path in store.iterdir()]
         assert len(names) == 4, names  # database, index, and a quarantine with its manifest
+
+
+def test_a_store_that_somebody_else_repaired_meanwhile_has_changed(tmp_path: Path) -> None:
+    """Its folder is another one, and shorter than the plan has it."""
+    store = damaged(DAMAGED, tmp_path)
+    made = plan_repair(store, None, Choices(), dry_run=False, wait=0.0)
+    hnswcheck.repair(store)
+    before = as_it_was(store)
+    with pytest.raises(hnswcheck.StoreChanged):
+        carry_out(made, Choices(), 0.0, silent)
+    assert as_it_was(store) == before
