@@ -39,7 +39,7 @@ from hnswcheck.store.view import open_store
 
 NO_FOLDER = "it has no folder; hnswcheck restore lists what was moved"
 LINKED = "its folder is a symlink, or has one; hnswcheck changes only what is in the directory"
-NO_GAIN = "Chroma would not find more records without it"
+NO_GAIN = "Chroma would find no more records and no fewer phantoms without it"
 SQLITE_DAMAGED = "chroma.sqlite3 itself is damaged"
 WOULD_LOSE = "records would stop being searchable"
 NOT_ASKED = "dry run"
@@ -54,6 +54,8 @@ class Fate:
         searchable: records that stay searchable, from the WAL.
         after_repair: records that are searchable only after a repair, then.
         lost: records whose vector is nowhere; None if that cannot be told.
+        phantom: ids that are no records, and that the WAL makes searchable then: of writes that
+            the records never took in, or of records that somebody deleted past Chroma.
         moved_to: the folder's new name; None if it was not moved.
         kept: why it was not moved; empty if it was.
     """
@@ -65,6 +67,7 @@ class Fate:
     searchable: int
     after_repair: int
     lost: int | None
+    phantom: int
     moved_to: str | None = None
     kept: str = NOT_ASKED
 
@@ -92,9 +95,16 @@ class QuarantineResult:
 
 @dataclass(frozen=True, slots=True)
 class _Account:
-    """Records that the WAL alone makes searchable; account 1 of the index, None if unknown."""
+    """What Chroma finds with the WAL alone.
+
+    Attributes:
+        searchable: records.
+        phantom: ids that are no records.
+        present: account 1 of the index; None if unknown.
+    """
 
     searchable: int
+    phantom: int
     present: Balance | None
 
 
@@ -248,15 +258,16 @@ def _accounts(root: Path, damaged: Sequence[SegmentReport]) -> dict[str, _Accoun
 def _account(view: CollectionView) -> _Account:
     rows = view.read_all_wal()
     if not view.records_known:
-        return _Account(0, None)
+        return _Account(0, 0, None)
     records = replay_records(view.wal, view.metadata_start, view.record_ids())
     present, _ = balance_with(view, view.folder, view.start, records)
     dimension = view.collection.dimension
     if dimension is None or any(check_rows(rows, dimension, Sampler())):
-        return _Account(0, present)  # Chroma searches nothing, or stops at such a row
+        return _Account(0, 0, present)  # Chroma searches nothing, or stops at such a row
     replayed = replay_index(rows, BEFORE_ALL, None, None, view.opener, view.settings).present
-    there = find((id for id, there in replayed.items() if there), records)
-    return _Account(len(there), present)
+    there = sum(replayed.values())
+    searchable = len(find((id for id, there in replayed.items() if there), records))
+    return _Account(searchable, there - searchable, present)
 
 
 def _fate(
@@ -267,7 +278,7 @@ def _fate(
     if records is None:
         records = ledger.records or 0
     account = accounts.get(segment.collection.id)
-    searchable = account.searchable if account else 0
+    searchable, phantom = (account.searchable, account.phantom) if account else (0, 0)
     lost = segment.recoverable.lost
     after_repair = max(0, records - searchable - (lost or 0))
     now = records - (ledger.missing or 0)  # of a segment that Chroma can read
@@ -279,7 +290,7 @@ def _fate(
         kept = NO_FOLDER
     elif links_in(root / vector):
         kept = LINKED
-    elif segment.status == "diverged" and not ledger.phantom and searchable <= now:
+    elif segment.status == "diverged" and phantom >= (ledger.phantom or 0) and searchable <= now:
         kept = NO_GAIN
     elif searchable < records:
         kept = WOULD_LOSE
@@ -291,6 +302,7 @@ def _fate(
         searchable=searchable,
         after_repair=after_repair,
         lost=lost,
+        phantom=phantom,
         kept=kept,
     )
 

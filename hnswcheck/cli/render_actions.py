@@ -85,9 +85,10 @@ def _cost(fate: Fate) -> str:
             lost = ""
         case number:
             lost = f"; {number:,} vectors exist nowhere"
+    phantom = f"; {fate.phantom:,} ids that are no records are found" if fate.phantom else ""
     return (
         f"without its folder {fate.searchable:,} records stay searchable from the WAL, and"
-        f" {fate.after_repair:,} only after a repair{lost}"
+        f" {fate.after_repair:,} only after a repair{lost}{phantom}"
     )
 
 

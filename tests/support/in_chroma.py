@@ -65,7 +65,7 @@ def open_collection(job: Json) -> Any:
 def take_step(collection: Any, job: Json, step: Json, found: Json, number: int) -> None:
     match step["do"]:
         case "serve":
-            serve(collection, job, found, step["results"])
+            serve(collection, job, found, step["results"], step.get("expected", 0))
             if len(found["hits"]) < step.get("expected", 0):
                 complete(collection, found)
         case "vectors":
@@ -80,17 +80,18 @@ def take_step(collection: Any, job: Json, step: Json, found: Json, number: int) 
             play(collection, job, step["operations"], number)
 
 
-def serve(collection: Any, job: Json, found: Json, results: int) -> None:
-    """Count, list, and search for so many; 0 for as many as there are."""
+def serve(collection: Any, job: Json, found: Json, results: int, expected: int = 0) -> None:
+    """Count, list, and search for so many; 0 for as many as there are, or are expected."""
     found["count"] = collection.count()
     found["ids"] = list(collection.get(include=[])["ids"])
     found["hits"] = []
-    if not found["ids"]:
+    results = results or max(len(found["ids"]), expected)
+    if not results:
         return
     try:
         answer = collection.query(
             query_embeddings=[a_vector("somewhere", job["dimension"])],
-            n_results=results or len(found["ids"]),
+            n_results=results,
             include=["distances"],
         )
     except Exception as error:
