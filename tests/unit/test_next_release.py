@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,11 @@ def test_what_a_repair_builds_passes(line: str, count: int, tmp_path: Path) -> N
         ({}, 0),
         ({"ef_construction": 4096}, 0),
         ({"ef_construction": 4097}, 1),
+        ({"ef_construction": 1}, 0),
         ({"ef_construction": 0}, 1),
+        ({"m": 2, "mult": 1 / math.log(2)}, 0),
         ({"m": 1}, 1),
+        ({"m": 10_000, "mult": 1 / math.log(10_000)}, 0),
         ({"m": 10_001}, 1),
         ({"mult": SOUND.mult + 1e-11}, 1),
         ({"mult": SOUND.mult + 1e-13}, 0),
@@ -63,6 +67,7 @@ def test_what_a_repair_builds_passes(line: str, count: int, tmp_path: Path) -> N
         ({"max_elements": 1001}, 1),
         ({"cur_element_count": 101, "max_elements": 1010}, 0),
         ({"cur_element_count": 101, "max_elements": 1011}, 1),
+        ({"maxlevel": 2048}, 0),
         ({"maxlevel": 2049}, 1),
         ({"cur_element_count": 0}, 1),
         ({"cur_element_count": 0, "maxlevel": -1, "enterpoint_node": 0xFFFFFFFF}, 0),
