@@ -58,8 +58,6 @@ def plan_segment(
         status=report.status,
         findings=report.error_ids,
     )
-    if view.folder and links_in(view.folder):
-        return SegmentRefused(audited, LINKED)
     log_end = _log_end(database, view)
     if log_end is not None:
         view = replace(view, highest=log_end)
@@ -68,6 +66,8 @@ def plan_segment(
     except RepairRefused as error:
         return SegmentRefused(audited, str(error))
     fates, undecided = _fates(database, found, choices)
+    if view.folder and links_in(view.folder):
+        return SegmentRefused(audited, LINKED, fates)
     if choices.embed is not None and len(fates.embed):
         try:
             function = read_embedding_function(database, schema, view.collection)

@@ -264,13 +264,11 @@ def test_copies_of_unequal_age_have_exactly_the_models_missing_and_phantom_ids(
     check(moment, purges=purges)
 
 
-@pytest.mark.xfail(reason="the model does not follow 1.x into batches of an older id map")
 @given(histories(UNKILLED, ops=(Op.ADD, Op.DELETE), kinds=(Write,), shape="0.6"))
 def test_an_id_map_of_0_6_gives_the_same_ledger(store: Store) -> None:
     check(store.moment(), purges=store.purges, shape="0.6")
 
 
-@pytest.mark.xfail(reason="the model does not follow 1.x into batches of an older id map")
 @given(histories(UNKILLED, ops=(Op.ADD, Op.DELETE), kinds=(Write,), shape="0.4", purges=False))
 def test_a_watermark_in_the_id_map_counts_as_0_4_meant_it(store: Store) -> None:
     check(store.moment(), purges=False, shape="0.4")

@@ -550,8 +550,6 @@ DAMAGED = [
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_an_audit_says_what_a_repair_finds_of_a_damaged_store(name: str, tmp_path: Path) -> None:
-    if name == "1.5.9-damaged-folder-symlink-truncated":
-        pytest.xfail("a repair refuses a symlinked folder, of which an audit tells the vectors")
     store = rest(unpack(name, tmp_path))
     before = snapshot(store)
     try:

@@ -27,7 +27,6 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Literal
 
-import model
 import numpy as np
 from synthetic import CollectionSpec, Floats, Op, Segment, Skeleton, WalRow, write_store
 
@@ -122,7 +121,6 @@ class Shown:
 
     tables: Tables
     folder: Folder | None
-    shape: Shape = "1.x"
 
 
 Moment = Mapping[str, Shown]
@@ -316,7 +314,7 @@ class Store:
         self.moments.append(self.moment())
 
     def moment(self) -> Moment:
-        return {name: Shown(c.tables, c.folder, c.shape) for name, c in self.collections.items()}
+        return {name: Shown(c.tables, c.folder) for name, c in self.collections.items()}
 
     def _proceed(self, collection: Collection, fate: Fate) -> None:
         if fate is Fate.LOGGED:
@@ -355,17 +353,6 @@ def replay(ids: Mapping[str, int], rows: Iterable[Row]) -> dict[str, int]:
     return after
 
 
-def in_batches(labels: Mapping[str, int], rows: Sequence[Row], shape: Shape) -> Iterable[str]:
-    """Ids of the index after some rows: 0.x takes them in batches, which forget some of it."""
-    if shape == "1.x":
-        return replay(labels, rows)
-    kind = model.LegacyLedger if shape == "0.4" else model.PythonLedger
-    ledger = kind(sync_threshold=1 << 30, batch_size=100, purge=False)
-    ledger.disk = model.Index(labels=dict(labels))
-    ledger.wal = [model.Row(r.seq_id, r.op.name.lower(), r.id, r.has_vector) for r in rows]
-    return ledger.replayed()
-
-
 # --- What an audit has to find ------------------------------------------------------------------
 
 
@@ -393,7 +380,7 @@ class Judgement:
             start,
             tuple(pending),
             frozenset(replay(tables.records, past(tables.wal, tables.metadata_watermark))),
-            frozenset(in_batches(labels, pending, shown.shape)),
+            frozenset(replay(labels, pending)),
             _handed_out(labels, pending),
             purges,
         )
