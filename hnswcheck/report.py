@@ -35,7 +35,7 @@ class Level(StrEnum):
     DEEP = "deep"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing that is wrong or worth knowing, about a store or a segment.
 
@@ -75,15 +75,15 @@ def finding(
     """A finding of the registry."""
     entry = REGISTRY[kind]
     return Finding(
-        entry.id,
-        entry.severity,
-        entry.title,
-        count,
-        tuple(sample),
-        expected,
-        found,
-        entry.consequence,
-        entry.remedy,
+        id=entry.id,
+        severity=entry.severity,
+        title=entry.title,
+        count=count,
+        sample=tuple(sample),
+        expected=expected,
+        found=found,
+        consequence=entry.consequence,
+        remedy=entry.remedy,
     )
 
 
@@ -109,7 +109,7 @@ class Pending:
         return self.add + self.update + self.upsert + self.delete
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Both accounts of a vector segment. None is what was not measured at this level.
 
@@ -143,7 +143,7 @@ class Ledger:
     swallowed: Count | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recoverable:
     """Where the vector of each record is, one source each.
 
@@ -157,7 +157,7 @@ class Recoverable:
     lost: Count | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionInfo:
     """Which collection a segment belongs to."""
 
@@ -169,7 +169,7 @@ class CollectionInfo:
     space: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentReport:
     """One vector segment."""
 
@@ -192,7 +192,7 @@ class SegmentReport:
         return tuple(found.id for found in self.findings if found.severity == "error")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChromaInfo:
     """Which Chroma wrote the store, by its migrations, and which can open it.
 
@@ -212,7 +212,7 @@ class ChromaInfo:
     readable_by: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreReport:
     """One persist directory."""
 

@@ -113,7 +113,14 @@ def _store_report(
         verdict = "damaged"
     own, segments = tuple(found.findings), tuple(found.segments)
     return StoreReport(
-        path_text(Path(path)), verdict, level, complete, elapsed, found.chroma, own, segments
+        path=path_text(Path(path)),
+        verdict=verdict,
+        level=level,
+        complete=complete,
+        elapsed_seconds=elapsed,
+        chroma=found.chroma,
+        findings=own,
+        segments=segments,
     )
 
 

@@ -74,13 +74,20 @@ def segment_report(
     c = view.collection
     ledger = ledger or Ledger(records=view.records)
     return SegmentReport(
-        CollectionInfo(c.id, c.name, c.tenant, c.database, c.dimension, c.space),
-        c.vector.id if c.vector else None,
-        c.metadata.id if c.metadata else None,
-        status_of(view, findings, ledger),
-        ledger,
-        recoverable or Recoverable(),
-        tuple(findings),
+        collection=CollectionInfo(
+            id=c.id,
+            name=c.name,
+            tenant=c.tenant,
+            database=c.database,
+            dimension=c.dimension,
+            space=c.space,
+        ),
+        vector_segment=c.vector.id if c.vector else None,
+        metadata_segment=c.metadata.id if c.metadata else None,
+        status=status_of(view, findings, ledger),
+        ledger=ledger,
+        recoverable=recoverable or Recoverable(),
+        findings=tuple(findings),
     )
 
 

@@ -163,7 +163,7 @@ def _beside(
 
 def read_parts(folder: SegmentFolder, sampler: Sampler, advance: Advance) -> Parts:
     """Read a segment's files once, judging the links on the way."""
-    faults = LinkFaults(None if sampler.everything else SAMPLE)
+    faults = LinkFaults(limit=None if sampler.everything else SAMPLE)
     header = folder.header
 
     def visit(chunk: Chunk) -> None:
@@ -309,4 +309,6 @@ def _served(view: CollectionView, parts: Parts, records: Strings) -> Recoverable
     written = {row.id for row in view.wal}
     indexed = find(written, parts.id_map.id_to_label.ids) if parts.id_map else {}
     pending = len(find(vectors_in(view.wal, view.start, indexed.keys()), records))
-    return Recoverable(len(records) - pending, pending, 0, 0, 0)
+    return Recoverable(
+        from_segment=len(records) - pending, from_wal=pending, from_quarantine=0, suspect=0, lost=0
+    )

@@ -18,7 +18,7 @@ from hnswcheck.report import Finding, finding
 _LAST = np.uint32(0xFFFFFFFF)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class LinkFaults:
     """Faulty links found so far: how many, and where the first of them are.
 

@@ -38,7 +38,7 @@ HIGHEST_LEVEL = 64
 LARGEST_ELEMENT = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """The fields of header.bin, under their names in hnswlib (``max_m`` is ``maxM_``)."""
 

@@ -59,7 +59,7 @@ class Pairs:
     labels: Ints
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdMap:
     """What an index_metadata.pickle says, or what it says before the place where it is cut.
 
@@ -94,7 +94,7 @@ def decode_id_map(data: bytes) -> IdMap:
     what is in ``data``: see ``IdMap.problem``.
     """
     tokens, problem = tokenise(data)
-    parser = _Parser(tokens)
+    parser = _Parser(tokens=tokens)
     try:
         parser.parse()
     except _Cut as cut:
@@ -116,7 +116,7 @@ class _Cut(_Wrong):
         super().__init__(offset, "the file ends inside the id map", Damage.TRUNCATED)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Parser:
     tokens: Tokens
     position: int = 0
@@ -252,16 +252,16 @@ class _Parser:
         cut_later = problem is not None and problem.damage is Damage.TRUNCATED
         followed = b"id_to_label" in self.maps and next(reversed(self.maps)) != b"id_to_label"
         return IdMap(
-            self.shape,
-            self.scalars.get(b"dimensionality"),
-            self.scalars.get(b"total_elements_added"),
-            self.scalars.get(b"max_seq_id"),
-            id_to_label,
-            label_to_id,
-            problem,
-            problem is None or (cut_later and followed),
-            self.scalars.get(b"checkpoint_seq_id"),
-            id_to_seq_id if len(id_to_seq_id.labels) else None,
+            shape=self.shape,
+            dimensionality=self.scalars.get(b"dimensionality"),
+            total_elements_added=self.scalars.get(b"total_elements_added"),
+            max_seq_id=self.scalars.get(b"max_seq_id"),
+            id_to_label=id_to_label,
+            label_to_id=label_to_id,
+            problem=problem,
+            ids_whole=problem is None or (cut_later and followed),
+            checkpoint=self.scalars.get(b"checkpoint_seq_id"),
+            seq_ids=id_to_seq_id if len(id_to_seq_id.labels) else None,
         )
 
     def _pairs(

@@ -43,7 +43,7 @@ class BadRecord:
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkLists:
     """All upper-level link lists, up to the first bad record.
 
@@ -151,4 +151,12 @@ def _lists(
     begins = np.repeat(starts, per_element) + (level - 1) * width
     lists = words[begins[:, None] + np.arange(width)]
     degrees = lists[:, 0] & DEGREE_BITS
-    return LinkLists(levels, owner, level, degrees, lists[:, 1:], used_bytes, bad)
+    return LinkLists(
+        levels=levels,
+        owner=owner,
+        level=level,
+        degrees=degrees,
+        neighbours=lists[:, 1:],
+        used_bytes=used_bytes,
+        bad=bad,
+    )

@@ -307,7 +307,15 @@ def _relabel(element: Ints, elements: Elements, id_map: IdMap | None) -> Relabel
 
 def _new_id_map(new: Relabelling, records: Records, release: Release) -> IdMap:
     pairs = Pairs(records.ids.take(new.chosen), new.labels.astype(np.int64))
-    return IdMap(release.id_map, None, new.last_label, None, pairs, pairs, None)
+    return IdMap(
+        shape=release.id_map,
+        dimensionality=None,
+        total_elements_added=new.last_label,
+        max_seq_id=None,
+        id_to_label=pairs,
+        label_to_id=pairs,
+        problem=None,
+    )
 
 
 def _links_size(segment: SegmentFolder) -> int | None:

@@ -82,7 +82,7 @@ def plan_segment(
     if patch is None and not len(fates.indexed) and (reason := _coming_back(view, found)):
         return SegmentRefused(audited, reason, fates)
     present, _ = balance_with(view, view.folder, view.start, found.records.ids)
-    return SegmentPlan(audited, fates, patch, present, log_end)
+    return SegmentPlan(audited=audited, fates=fates, patch=patch, present=present, log_end=log_end)
 
 
 def _log_end(database: Database, view: CollectionView) -> int | None:

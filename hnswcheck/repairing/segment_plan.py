@@ -176,7 +176,7 @@ class SegmentRefused(_Described):
     fates: RecordFates | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentPlan(_Described):
     """What a repair does to a segment.
 

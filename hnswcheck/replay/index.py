@@ -50,7 +50,7 @@ class Replay:
     blocked: tuple[bytes, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Elements:
     """The elements that replay meets on its way, and what it does to them.
 
@@ -129,7 +129,7 @@ def replay_index(
     pending = [row for row in rows if row.seq_id > start]
     base = {} if id_map is None else find((r.id for r in pending), id_map.id_to_label.ids)
     present = {row.id: row.id in base for row in pending}
-    elements = _Elements(marks, release, dict(base))
+    elements = _Elements(marks=marks, release=release, at=dict(base))
     for row in pending:
         match effect_on_record(row, present[row.id]):
             case Effect.CREATES:

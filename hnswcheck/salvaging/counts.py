@@ -34,9 +34,9 @@ def counted(found: Salvaged, view: CollectionView) -> Recoverable:
     in_segment = in_folder & (found.sources == own)
     nowhere = int(np.count_nonzero(lost))
     return Recoverable(
-        int(np.count_nonzero(in_segment)),
-        int(np.count_nonzero(in_wal)),
-        int(np.count_nonzero(in_folder & ~in_segment)),
-        int(np.count_nonzero(suspect)),
-        None if nowhere and found.unread else nowhere,
+        from_segment=int(np.count_nonzero(in_segment)),
+        from_wal=int(np.count_nonzero(in_wal)),
+        from_quarantine=int(np.count_nonzero(in_folder & ~in_segment)),
+        suspect=int(np.count_nonzero(suspect)),
+        lost=None if nowhere and found.unread else nowhere,
     )

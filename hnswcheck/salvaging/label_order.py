@@ -65,7 +65,7 @@ class Hints:
     holds: Callable[[int, int], bool]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Ids:
     """The ids of one moment, and then of the next.
 
@@ -119,7 +119,7 @@ class _Ids:
             self.vectors[row.id] = row.seq_id
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Trial:
     """One set of ids laid over the labels, and how far the log agrees.
 
@@ -140,7 +140,7 @@ class _Trial:
     taken: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Search:
     """The walk from the flush through the log, which asks at each moment whether it fits.
 
@@ -194,7 +194,7 @@ class _Search:
         known = hints.labels > 0
         if not np.array_equal(labels[known], hints.labels[known]):
             return None
-        return _Trial(labels, made, layout.certain)
+        return _Trial(labels=labels, made=made, certain=layout.certain)
 
     def agrees(self, trial: _Trial, changed: bytes | None) -> bool:
         """Whether the elements hold what the log says that they must.
@@ -339,7 +339,14 @@ def _search_from_the_flush(
     place = find({row.id for row in rows} | hints.vectors.keys(), records.ids)
     untouched = np.ones(len(records.ids), bool)
     untouched[[place[row.id] for row in pending if row.id in place]] = False
-    return _Search(records, hints, live, np.flatnonzero(untouched), place, ids)
+    return _Search(
+        records=records,
+        hints=hints,
+        live=live,
+        untouched=np.flatnonzero(untouched),
+        place=place,
+        ids=ids,
+    )
 
 
 def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> _Ids:
@@ -360,7 +367,7 @@ def _at_the_flush(records: Records, pending: Sequence[WalRow], flushed: int) -> 
                 unplaced.add(id)
             else:
                 old[id] = None
-    return _Ids(unplaced, old, {}, {})
+    return _Ids(unplaced=unplaced, old=old, made={}, vectors={})
 
 
 def _made_before(

@@ -43,7 +43,7 @@ class LogEvidence:
     obscure: Flags
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _History:
     exists: bool | None
     vector: int = 0
@@ -118,12 +118,12 @@ def read_log(
         history = histories.get(row.id)
         if known.since <= row.seq_id and row.id not in since_known:
             since_known.add(row.id)
-            history = histories[row.id] = history or _History(None)
+            history = histories[row.id] = history or _History(exists=None)
             history.exists = known.exists[row.id]
         elif history is None:
             place = at.get(row.id)
             fresh = complete or (place is not None and int(records.rowids[place]) >= since_log)
-            history = histories[row.id] = _History(False if fresh else None)
+            history = histories[row.id] = _History(exists=False if fresh else None)
             if place is not None and int(records.seq_ids[place]) < row.seq_id:
                 history.exists = True
         _follow(history, row)

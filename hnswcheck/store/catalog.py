@@ -34,7 +34,7 @@ class SegmentRow:
     type: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
     """A collection with its two segments (None where the row is missing)."""
 
@@ -77,14 +77,14 @@ def read_collections(
         )
         found.append(
             Collection(
-                collection_id,
-                text(row[1]),
-                text(row[3]) or "default_tenant",
-                text(row[4]) or "default_database",
-                dimension,
-                space,
-                vector,
-                own.get("METADATA"),
+                id=collection_id,
+                name=text(row[1]),
+                tenant=text(row[3]) or "default_tenant",
+                database=text(row[4]) or "default_database",
+                dimension=dimension,
+                space=space,
+                vector=vector,
+                metadata=own.get("METADATA"),
             )
         )
     return tuple(sorted(found, key=lambda c: (c.tenant, c.database, c.name, c.id)))

@@ -26,7 +26,7 @@ CLOCK_TICK_NS = 50_000_000
 SETTLE_TRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
     """What shows that a file is still the one that was read."""
 
@@ -119,14 +119,14 @@ def _made_up() -> frozenset[int]:
 
 def _state(name: str, found: os.stat_result) -> FileState:
     return FileState(
-        name,
-        found.st_dev,
-        found.st_ino,
-        found.st_mode,
-        found.st_size,
-        getattr(found, "st_blocks", -(-found.st_size // 512)) * 512,
-        found.st_mtime_ns,
-        found.st_ctime_ns,
+        name=name,
+        device=found.st_dev,
+        inode=found.st_ino,
+        mode=found.st_mode,
+        size=found.st_size,
+        allocated=getattr(found, "st_blocks", -(-found.st_size // 512)) * 512,
+        mtime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
     )
 
 

@@ -54,7 +54,7 @@ TABLES_ONLY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
     """Which migrations a database has seen, which Chroma line that is, and which is to open it.
 
@@ -145,7 +145,14 @@ def read_schema(database: Database) -> Schema:
         says = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in why)
         raise SchemaUnknown(f"migrations newer than this version knows: {says}")
     writer = release_of(newest)
-    return Schema(newest, writer, writer, columns, applied, foreign)
+    return Schema(
+        migrations=newest,
+        writer=writer,
+        opener=writer,
+        columns=columns,
+        applied=applied,
+        foreign=foreign,
+    )
 
 
 def _columns(database: Database, tables: AbstractSet[str]) -> dict[str, frozenset[str]]:

@@ -41,7 +41,7 @@ def _ignore(_: object) -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentFolder:
     """What lies in a segment folder; header.bin is read.
 
@@ -171,7 +171,9 @@ def open_segment(path: Path) -> SegmentFolder:
         StoreUnreadable: the operating system will not let us.
     """
     states = {state.name: _followed(path, state) for state in _files_in(path)}
-    folder = SegmentFolder(path, path.is_dir(), states, None, links=links_in(path))
+    folder = SegmentFolder(
+        path=path, exists=path.is_dir(), states=states, header=None, links=links_in(path)
+    )
     if HEADER not in states or folder.irregular:
         return folder
     try:

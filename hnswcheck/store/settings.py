@@ -44,7 +44,7 @@ FUNCTION_PLACES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredSettings:
     """What the collection says.
 

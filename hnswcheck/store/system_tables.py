@@ -34,7 +34,7 @@ class Settings(NamedTuple):
     hnsw: Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What Chroma reads before it comes to a collection, or with it.
 
@@ -55,11 +55,14 @@ class Surroundings:
 
 def read_surroundings(database: Database, schema: Schema) -> Surroundings:
     """All of it; nothing of a table that is missing."""
+    without_database, without_tenant = _homeless(database, schema)
+    names = database.rows("SELECT name FROM sqlite_master")
     return Surroundings(
-        frozenset(text(name) for (name,) in database.rows("SELECT name FROM sqlite_master")),
-        *_homeless(database, schema),
-        _settings(database, schema),
-        _log_settings(database),
+        tables=frozenset(text(name) for (name,) in names),
+        without_database=without_database,
+        without_tenant=without_tenant,
+        settings=_settings(database, schema),
+        log_settings=_log_settings(database),
     )
 
 

@@ -84,7 +84,7 @@ class UnappliedRows(NamedTuple):
     before: int = NEVER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Other:
     """A row of the log that is not the last operation on its record.
 
@@ -164,7 +164,14 @@ class Unapplied:
             for seq_id, topic, operation, id, rowid, number in page:
                 last = integer(seq_id, "embeddings_queue.seq_id")
                 collection = collection_of(topic)
-                yield _Other(last, collection, operation, id, rowid is not None, _number(number))
+                yield _Other(
+                    seq_id=last,
+                    collection=collection,
+                    operation=operation,
+                    id=id,
+                    exists=rowid is not None,
+                    last=_number(number),
+                )
             if len(page) < PAGE_WAL_ROWS:
                 return
 

@@ -34,7 +34,7 @@ FLOAT32 = b"FLOAT32"
 ID_FAULT, METADATA_FAULT = "the id is not text", "metadata or time is unreadable"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WalRow:
     """A row of ``embeddings_queue``, without its vector.
 
@@ -149,11 +149,13 @@ def _wal_row(seq_id: int, row: list[object], release: Release) -> WalRow:
     known = (*OPERATIONS, "backfill") if release.skips_backfills else OPERATIONS
     there = isinstance(operation, int) and 0 <= operation < len(known)
     return WalRow(
-        seq_id,
-        known[operation] if there and isinstance(operation, int) else None,
-        record if isinstance(record, bytes) else str(record).encode(),
-        vector_bytes if vector_type != b"null" and isinstance(vector_bytes, int) else None,
-        _fault(id_type, vector_type, *row[5:]),
+        seq_id=seq_id,
+        operation=known[operation] if there and isinstance(operation, int) else None,
+        id=record if isinstance(record, bytes) else str(record).encode(),
+        vector_bytes=vector_bytes
+        if vector_type != b"null" and isinstance(vector_bytes, int)
+        else None,
+        fault=_fault(id_type, vector_type, *row[5:]),
     )
 
 

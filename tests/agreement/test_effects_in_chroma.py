@@ -65,7 +65,12 @@ class Case:
 
     @property
     def row(self) -> WalRow:
-        return WalRow(1, self.operation, self.id.encode(), 12 if self.has_vector else None)
+        return WalRow(
+            seq_id=1,
+            operation=self.operation,
+            id=self.id.encode(),
+            vector_bytes=12 if self.has_vector else None,
+        )
 
 
 CASES = [
@@ -205,7 +210,7 @@ def test_the_engine_stops_where_the_table_says_so(line: str, tmp_path: Path) -> 
 
 @each_line
 def test_the_engine_stops_at_an_operation_that_it_does_not_know(line: str, tmp_path: Path) -> None:
-    unknown = WalRow(1, None, b"other", 12)
+    unknown = WalRow(seq_id=1, operation=None, id=b"other", vector_bytes=12)
     assert effect_on_index(unknown, True, release_for(VERSIONS[line])) is Effect.UNKNOWN
     assert fails(line, tmp_path, [(7, "other", float(OF_ROW))])
 
@@ -225,7 +230,11 @@ def test_an_add_of_an_id_that_is_there_is_ignored_by_the_index_where_the_table_s
     assert found["records"].count("other") == 1
     served = found["index"]["other"]
     assert served == (OF_SECOND_ROW if line == "0.4" else OF_ROW)
-    last = effect_on_index(WalRow(3, "add", b"other", 12), True, release_for(VERSIONS[line]))
+    last = effect_on_index(
+        WalRow(seq_id=3, operation="add", id=b"other", vector_bytes=12),
+        True,
+        release_for(VERSIONS[line]),
+    )
     allowed = {Effect.IGNORED: {OF_ROW}, Effect.DISPUTED: {OF_ROW, OF_SECOND_ROW}}
     assert served in allowed[last]
 
@@ -288,7 +297,12 @@ def test_the_engine_does_to_an_element_what_the_table_says(
     tmp_path: Path,
 ) -> None:
     release = release_for(VERSIONS[line])
-    one = WalRow(1, operation, id.encode(), None if operation == "delete" else 12)
+    one = WalRow(
+        seq_id=1,
+        operation=operation,
+        id=id.encode(),
+        vector_bytes=None if operation == "delete" else 12,
+    )
     effect = effect_on_element(effect_on_index(one, id != "new", release), element, release)
     rows: list[Written] = [(operation, id, OF_ROW if one.vector_bytes else None)]
     found = answer(line, tmp_path, rows, damage, results)

@@ -116,7 +116,10 @@ def test_an_add_that_chroma_ignored_is_not_expected_in_the_index(tmp_path: Path)
 def test_an_add_that_the_records_ignore_may_be_what_an_index_of_0_x_has() -> None:
     """0.4.24 served the last vector of this history: its batch lost the one before."""
     steps: tuple[Operation, ...] = ("add", "delete", "add", "add")
-    rows = [WalRow(seq_id, step, b"r", 32) for seq_id, step in enumerate(steps, 1)]
+    rows = [
+        WalRow(seq_id=seq_id, operation=step, id=b"r", vector_bytes=32)
+        for seq_id, step in enumerate(steps, 1)
+    ]
     assert rows_in_index(rows, 4, True, {}, RELEASES["1.5"]) == {b"r": 3}
     assert rows_in_index(rows, 4, True, {}, RELEASES["0.4"]) == {}
     assert rows_in_index(rows[:3], 4, True, {}, RELEASES["0.4"]) == {b"r": 3}

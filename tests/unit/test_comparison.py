@@ -30,7 +30,9 @@ VERDICTS: tuple[Verdict, ...] = ("consistent", "undecided", "damaged")
 
 def segment(*findings: Finding, status: Status = "consistent", name: str = "docs") -> SegmentReport:
     return SegmentReport(
-        collection=CollectionInfo(f"id of {name}", name, "t", "d", 8, "l2"),
+        collection=CollectionInfo(
+            id=f"id of {name}", name=name, tenant="t", database="d", dimension=8, space="l2"
+        ),
         vector_segment="v",
         metadata_segment="m",
         status=status,

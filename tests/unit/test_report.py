@@ -49,7 +49,15 @@ some_findings = st.lists(findings, max_size=3).map(tuple)
 pending = st.builds(Pending, counts, counts, counts, counts)
 segments = st.builds(
     SegmentReport,
-    collection=st.builds(CollectionInfo, texts, texts, texts, texts, st.none() | numbers, texts),
+    collection=st.builds(
+        CollectionInfo,
+        id=texts,
+        name=texts,
+        tenant=texts,
+        database=texts,
+        dimension=st.none() | numbers,
+        space=texts,
+    ),
     vector_segment=st.none() | texts,
     metadata_segment=st.none() | texts,
     status=st.sampled_from(STATUSES),
@@ -70,7 +78,12 @@ stores = st.builds(
     complete=st.booleans(),
     elapsed_seconds=st.floats(0, 1e9),
     chroma=st.none()
-    | st.builds(ChromaInfo, texts, texts, st.dictionaries(texts, numbers, max_size=3)),
+    | st.builds(
+        ChromaInfo,
+        line=texts,
+        releases=texts,
+        migrations=st.dictionaries(texts, numbers, max_size=3),
+    ),
     findings=some_findings,
     segments=st.lists(segments, max_size=2).map(tuple),
 )

@@ -32,7 +32,14 @@ each_line = pytest.mark.parametrize("line", RELEASES)
 def row(
     operation: Operation | None, *, has_vector: bool = True, obscure: bool = False, seq_id: int = 9
 ) -> WalRow:
-    return WalRow(seq_id, operation, b"r", 12 if has_vector else None, None, obscure)
+    return WalRow(
+        seq_id=seq_id,
+        operation=operation,
+        id=b"r",
+        vector_bytes=12 if has_vector else None,
+        fault=None,
+        obscure=obscure,
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hnswcheck.store.wal import (
     row_fault,
 )
 
-ADD = WalRow(1, "add", b"a", 32)
+ADD = WalRow(seq_id=1, operation="add", id=b"a", vector_bytes=32)
 
 
 @pytest.mark.parametrize(
