@@ -19,7 +19,7 @@ from hnswcheck.store.wal import WalRow
 DOCUMENT = "chroma:document"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One record.
 
@@ -65,12 +65,12 @@ def rows_of(found: Salvaged, chosen: Ints, database: Database) -> Iterator[Page]
                 own = replay_metadata(own, made, pending[id], written)
             rows.append(
                 Row(
-                    text(id),
-                    Grade(int(found.grades[index])).name.lower(),
-                    Reason(int(found.reasons[index])).slug,
-                    found.source_name(index),
-                    own.pop(DOCUMENT, None),
-                    own,
+                    id=text(id),
+                    grade=Grade(int(found.grades[index])).name.lower(),
+                    reason=Reason(int(found.reasons[index])).slug,
+                    source=found.source_name(index),
+                    document=own.pop(DOCUMENT, None),
+                    metadata=own,
                 )
             )
         yield rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from stores import rest
 from synthetic import CollectionSpec, Op, Segment, Skeleton, WalRow, write_store
 
 import hnswcheck
 from hnswcheck.store.database import Database, Row
 
 FEW, MANY = 20, 2000
-SECONDS = 20.0
 
 
 def small_collections(count: int) -> Iterator[CollectionSpec]:
@@ -74,17 +73,15 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     root = tmp_path_factory.mktemp("many")
     for count in (FEW, MANY):
         write_store(root / str(count), small_collections(count))
-    time.sleep(0.1)
-    return {count: root / str(count) for count in (FEW, MANY)}
+    return {count: rest(root / str(count)) for count in (FEW, MANY)}
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """A report, what sqlite was asked for it, and how long it took."""
+    """A report, and what sqlite was asked for it."""
 
     report: hnswcheck.Report
     statements: Counter[str]
-    seconds: float
 
 
 @contextmanager
@@ -107,10 +104,9 @@ def audited(level: str, stores: dict[int, Path]) -> dict[int, Audited]:
     """Each store audited, by its number of collections."""
     results = {}
     for count, store in stores.items():
-        started = time.monotonic()
         with statements_counted() as statements:
             report = hnswcheck.audit(store, level)
-        results[count] = Audited(report, statements, time.monotonic() - started)
+        results[count] = Audited(report, statements)
     return results
 
 
@@ -120,9 +116,8 @@ def test_the_number_of_statements_does_not_grow(audited: dict[int, Audited]) -> 
     assert 5 < audited[FEW].statements.total() < 60
 
 
-def test_all_of_many_collections_are_judged_in_seconds(audited: dict[int, Audited]) -> None:
+def test_all_of_many_collections_are_judged(audited: dict[int, Audited]) -> None:
     report = audited[MANY].report
-    assert audited[MANY].seconds < SECONDS
     assert report.verdict == "consistent"
     assert {found.id for found in report.findings} == {"lag"}
     statuses = Counter(segment.status for segment in report.stores[0].segments)

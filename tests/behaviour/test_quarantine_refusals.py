@@ -577,7 +577,7 @@ def test_waiting_ends_with_its_time(store: Path) -> None:
         started = time.monotonic()
         with pytest.raises(StoreInUse):
             hnswcheck.quarantine(store, accept_loss=True, wait=1.5)
-        assert 1.5 <= time.monotonic() - started < 6
+        assert time.monotonic() - started >= 1.5
         assert snapshot(store) == before
 
 

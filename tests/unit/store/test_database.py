@@ -22,8 +22,8 @@ def test_a_statement_runs_for_as_many_callbacks_as_it_is_allowed(callbacks: int)
 
 
 def test_a_statement_that_runs_past_its_deadline_stops_with_callbacks_left() -> None:
-    allowance = _Allowance(1000, time.monotonic() + 0.05)
+    allowance = _Allowance(1000, math.inf)
     assert not allowance.stop()
-    time.sleep(0.1)
+    allowance = _Allowance(1000, time.monotonic() - 1)
     assert allowance.stop()
     assert allowance.callbacks > 0
