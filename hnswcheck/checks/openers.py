@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hnswcheck.checks.sampling import Sampler
 from hnswcheck.formats.text import text
 from hnswcheck.report import Finding, finding
-from hnswcheck.store.config_json import space_in_config
+from hnswcheck.store.config_json import settings_in_json, space_in_config
 from hnswcheck.store.openers import DEFAULT_BATCH_SIZE, OPENERS, Opener, opener_of, spans
 from hnswcheck.store.releases import (
     DEFAULT_SYNC_THRESHOLD,
@@ -26,6 +26,8 @@ from hnswcheck.store.system_tables import Settings, Surroundings, Value
 #: What 0.5 and 0.6 write into every configuration of a collection.
 TYPE = ("_type", "CollectionConfigurationInternal")
 EMPTY = b"{}"
+#: Where the configuration of 1.x has the settings of an index.
+CONFIGURED = ("vector_index", "hnsw")
 
 
 class Head(NamedTuple):
@@ -78,7 +80,12 @@ def _check_others(
     What one release alone refuses is no finding: the list of those that can open it lacks it.
     """
     oldest = numbers_of(step_of(schema.migrations).first)
-    others = [o for o in OPENERS if o is not judged and numbers_of(o.last) >= oldest]
+    # Of the configuration of 1.x some refuse only what a release after them wrote.
+    others = [
+        o
+        for o in OPENERS
+        if o is not judged and numbers_of(o.last) >= oldest and not o.orders_configured
+    ]
     faults = {o: list(settings_faults(o, schema, found)) for o in others}
     refusing = [o for o in others if faults[o]]
     told = dict.fromkeys(fault for o in refusing if not o.is_single for fault in faults[o])
@@ -116,6 +123,9 @@ def _faults_of(opener: Opener, schema: Schema, one: Settings) -> Iterator[str]:
     empty = one.config_json_str == EMPTY and schema.writer.reader == "python"  # judged elsewhere
     if opener.types_settings and not empty and not _is_typed(one.config_json_str):
         yield "its configuration has no type that the release knows"
+    if opener.orders_configured:
+        for hnsw in settings_in_json(one.config_json_str, [CONFIGURED]):
+            yield from _order_faults(hnsw.get("batch_size"), hnsw.get("sync_threshold"))
 
 
 def _metadata_faults(opener: Opener, hnsw: Mapping[str, Value]) -> Iterator[str]:
@@ -127,12 +137,16 @@ def _metadata_faults(opener: Opener, hnsw: Mapping[str, Value]) -> Iterator[str]
             yield f"unknown setting {name!r}"
         elif not is_right(value):
             yield f"{name!r} is {value!r}"
-    batch = hnsw.get("hnsw:batch_size", DEFAULT_BATCH_SIZE)
-    sync = hnsw.get("hnsw:sync_threshold", DEFAULT_SYNC_THRESHOLD)
-    if not (isinstance(batch, int) and isinstance(sync, int)):
-        return
-    if opener.orders_batches and batch > sync:
-        yield f"'hnsw:batch_size' {batch} is more than 'hnsw:sync_threshold' {sync}"
+    if opener.orders_batches:
+        yield from _order_faults(hnsw.get("hnsw:batch_size"), hnsw.get("hnsw:sync_threshold"))
+
+
+def _order_faults(batch: object, sync: object) -> Iterator[str]:
+    """Two settings, None where they have their default."""
+    batch = DEFAULT_BATCH_SIZE if batch is None else batch
+    sync = DEFAULT_SYNC_THRESHOLD if sync is None else sync
+    if isinstance(batch, int) and isinstance(sync, int) and batch > sync:
+        yield f"batch_size {batch} is more than sync_threshold {sync}"
 
 
 def _is_typed(config: object) -> bool:

@@ -4,7 +4,7 @@ A release that is older than a store mostly looks no further than the migrations
 what it refuses, and how, was tried with the releases themselves. Sources in chroma-core/chroma: of
 0.x ``chromadb/db/migrations.py``, ``chromadb/db/mixins/sysdb.py``,
 ``chromadb/api/configuration.py`` and ``chromadb/segment/impl/vector/hnsw_params.py``; of 1.x
-``rust/sqlite/src/db.rs``.
+``rust/sqlite/src/db.rs`` and ``chromadb/api/collection_configuration.py``.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Opener:
         settings: what a collection without a configuration may have as metadata, and which values;
             None where the releases do not look.
         orders_batches: of these, batch_size must be at most sync_threshold.
+        orders_configured: in the configuration that 1.x writes, batch_size must be at most
+            sync_threshold.
         types_settings: a configuration must say of which type it is, which only 0.5 and 0.6 write.
         reads_schemas: the settings of a collection in its schema are known; else the distance is
             l2, whatever the schema says.
@@ -61,6 +63,7 @@ class Opener:
     settings: Mapping[str, Callable[[Value], bool]] | None = None
     orders_batches: bool = False
     types_settings: bool = False
+    orders_configured: bool = False
     reads_schemas: bool = True
 
     @property
@@ -86,7 +89,7 @@ _ORDERED = replace(
     _CONFIGURED, first="0.5.5", last="0.5.5", settings=_PERSISTED, orders_batches=True
 )
 _COUNTED = Opener(
-    first="1.0.0",
+    first="1.0.6",
     last="1.0.20",
     newest={"embeddings_queue": 2, "sysdb": 9, "metadb": 5},
     beyond="range start index out of range",
@@ -100,6 +103,7 @@ OPENERS = (
     _CONFIGURED,
     _ORDERED,
     replace(_ORDERED, first="0.5.6", last="0.6.3"),
+    replace(_COUNTED, first="1.0.0", last="1.0.5", orders_configured=True),
     _COUNTED,
     replace(_COUNTED, first="1.0.21", last="1.2.1"),
     Opener(first="1.2.2", last="1.2.2", reads_schemas=False),
