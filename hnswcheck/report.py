@@ -267,7 +267,13 @@ class Report:
         return tuple(f for store in self.stores for f in store.all_findings)
 
     def exit_code(self, fail_on: Severity = "error") -> int:
-        """1 for a finding at or above ``fail_on``, else 3 if anything is undecided, else 0."""
+        """1 for a finding at or above ``fail_on``, else 3 if anything is undecided, else 0.
+
+        Raises:
+            UsageError: there is no such severity.
+        """
+        if fail_on not in SEVERITIES:
+            raise UsageError(f"unknown severity {fail_on!r}; known are {', '.join(SEVERITIES)}")
         bar = SEVERITIES.index(fail_on)
         decided = (f for f in self.findings if not f.undecides)
         if any(SEVERITIES.index(f.severity) >= bar for f in decided):

@@ -11,6 +11,7 @@ import numpy as np
 
 from hnswcheck.durable import replacing
 from hnswcheck.errors import ActionFailed, RepairRefused, StoreChanged, UsageError, naming
+from hnswcheck.formats.text import path_text
 from hnswcheck.isolation import call_isolated_if_open
 from hnswcheck.progress import Progress, silent
 from hnswcheck.salvaging.grade import Grade
@@ -71,13 +72,16 @@ def salvage(
         progress: called as records are written.
 
     Raises:
-        UsageError: no such collection, or several; or ``output`` is within the store.
+        UsageError: no such collection, or several; or ``output`` is within the store, or in a
+            directory that is not there.
         ExtraMissing: Parquet is wanted, and pyarrow is not installed.
         RepairRefused: nobody can tell what its records are.
         ActionFailed: the files cannot be written.
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
     target = Path(output)
+    if not target.parent.is_dir():
+        raise UsageError(f"{path_text(target.parent)}: no such directory")
     if is_parquet(target):
         need_pyarrow()
     root = Path(path)

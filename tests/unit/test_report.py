@@ -185,5 +185,7 @@ def test_findings_of_a_newer_version_are_kept_and_its_fields_passed_over() -> No
     assert (found.id, found.count, found.sample) == ("disk-on-fire", 2, ("a page",))
     assert (found.kind, found.undecides) == (None, False)
     assert report.exit_code() == 1
+    with pytest.raises(UsageError, match="unknown severity 'fatal'"):
+        report.exit_code("fatal")  # type: ignore[arg-type]
     assert not report.stores[0].is_database_damaged
     assert Report.from_json(report.to_json()) == report
