@@ -31,7 +31,7 @@ import numpy as np
 import pytest
 from stores import NAMES, expectation, unpack
 from test_corpus import check_store
-from test_openers import check_openers
+from test_openers import audited, check_openers
 from test_registry import NOT_IN_THE_CORPUS
 
 import hnswcheck
@@ -657,7 +657,7 @@ class Corpus:
         if not of_openers:
             check_store(self.stores[name], self.expected[name])
         if of_openers or not mutant:
-            check_openers(name, self.stores[name])
+            check_openers(name, self.stores[name], audited(self.stores[name]))
 
 
 def _ids_named(expected: Mapping[str, Any]) -> set[str]:
