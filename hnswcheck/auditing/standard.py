@@ -222,8 +222,10 @@ def _discarded(view: CollectionView, parts: Parts, result: Balance | None) -> bo
     if not parts.folder.states or not _starts_over(parts.id_map, view.opener):
         return False
     flushed = parts.id_map is None and view.was_flushed
-    balanced = result is not None and not (result.missing or result.phantom)
-    return balanced and not flushed
+    if flushed or result is None or result.missing:
+        return False
+    header = parts.folder.header  # of files that 0.x makes before the index has any elements
+    return not result.phantom or (header is not None and not header.count)
 
 
 def _check_discarded(parts: Parts) -> Iterator[Finding]:
