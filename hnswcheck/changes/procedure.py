@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from hnswcheck.changes.journal import DRAFT, is_unfinished, recover
 from hnswcheck.changes.lock import Held, hold, reading
 from hnswcheck.changes.processes import users_of
-from hnswcheck.errors import HnswcheckError, StoreChanged
+from hnswcheck.errors import StoreChanged
 from hnswcheck.store.database import DATABASE
 from hnswcheck.store.files import States, list_directory, states_if_quiet
 from hnswcheck.store.names import REBUILT, UUID
@@ -83,7 +83,7 @@ class StoreState:
         """
         try:
             yield
-        except HnswcheckError as error:
+        except Exception as error:
             if self.if_unchanged().files is None:
                 raise _changed(self.root) from error
             raise

@@ -39,7 +39,7 @@ from hnswcheck.store.view import open_store
 
 NO_FOLDER = "it has no folder; hnswcheck restore lists what was moved"
 LINKED = "its folder is a symlink, or has one; hnswcheck changes only what is in the directory"
-NO_GAIN = "Chroma would find no more records and no fewer phantoms without it"
+NO_GAIN = "Chroma would gain nothing: no more records, and as many ids that are none"
 SQLITE_DAMAGED = "chroma.sqlite3 itself is damaged"
 WOULD_LOSE = "records would stop being searchable"
 NOT_ASKED = "dry run"
@@ -145,9 +145,9 @@ def quarantine(
 
     Only segments whose status is diverged or corrupt are moved, and of these only those whose
     records all stay searchable from the WAL, unless ``accept_loss``; none at all where Chroma
-    would search no more than it does now. The folder is renamed within the persist directory, its
-    contents untouched, with a manifest beside it; the VECTOR watermark goes in the same step. All
-    of it happens, or nothing.
+    would find no more records than now, and no fewer ids that are none. The folder is renamed
+    within the persist directory, its contents untouched, with a manifest beside it; the VECTOR
+    watermark goes in the same step. All of it happens, or nothing.
 
     Args:
         path: the persist directory.

@@ -59,6 +59,7 @@ def _what(fate: Fate) -> tuple[str, str, str]:
     lost = "an unknown number" if fate.lost is None else f"{fate.lost:,}"
     counts = (
         f"{', '.join(fate.findings)}; without its folder {fate.searchable:,} records are searchable"
-        f" from the WAL, {fate.after_repair:,} only after a repair, {lost} have no vector anywhere"
+        f" from the WAL, {fate.after_repair:,} only after a repair, {lost} have no vector anywhere;"
+        f" {fate.phantom:,} ids that are no records are found, too"
     )
     return where, fate.moved_to or fate.kept, counts

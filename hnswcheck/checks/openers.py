@@ -125,7 +125,7 @@ def _faults_of(opener: Opener, schema: Schema, one: Settings) -> Iterator[str]:
         yield "its configuration has no type that the release knows"
     if opener.orders_configured:
         for hnsw in settings_in_json(one.config_json_str, [CONFIGURED]):
-            yield from _order_faults(hnsw.get("batch_size"), hnsw.get("sync_threshold"))
+            yield from _order_faults(hnsw)
 
 
 def _metadata_faults(opener: Opener, hnsw: Mapping[str, Value]) -> Iterator[str]:
@@ -138,15 +138,14 @@ def _metadata_faults(opener: Opener, hnsw: Mapping[str, Value]) -> Iterator[str]
         elif not is_right(value):
             yield f"{name!r} is {value!r}"
     if opener.orders_batches:
-        yield from _order_faults(hnsw.get("hnsw:batch_size"), hnsw.get("hnsw:sync_threshold"))
+        yield from _order_faults(hnsw, "hnsw:")
 
 
-def _order_faults(batch: object, sync: object) -> Iterator[str]:
-    """Two settings, None where they have their default."""
-    batch = DEFAULT_BATCH_SIZE if batch is None else batch
-    sync = DEFAULT_SYNC_THRESHOLD if sync is None else sync
+def _order_faults(hnsw: Mapping[str, object], prefix: str = "") -> Iterator[str]:
+    batch = hnsw.get(f"{prefix}batch_size", DEFAULT_BATCH_SIZE)
+    sync = hnsw.get(f"{prefix}sync_threshold", DEFAULT_SYNC_THRESHOLD)
     if isinstance(batch, int) and isinstance(sync, int) and batch > sync:
-        yield f"batch_size {batch} is more than sync_threshold {sync}"
+        yield f"'{prefix}batch_size' {batch} is more than '{prefix}sync_threshold' {sync}"
 
 
 def _is_typed(config: object) -> bool:

@@ -85,7 +85,9 @@ def _cost(fate: Fate) -> str:
             lost = ""
         case number:
             lost = f"; {number:,} vectors exist nowhere"
-    phantom = f"; {fate.phantom:,} ids that are no records are found" if fate.phantom else ""
+    phantom = ""
+    if fate.phantom:
+        phantom = f"; Chroma then also finds {fate.phantom:,} ids that are no records"
     return (
         f"without its folder {fate.searchable:,} records stay searchable from the WAL, and"
         f" {fate.after_repair:,} only after a repair{lost}{phantom}"
@@ -151,7 +153,7 @@ def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Line]:
         match segment:
             case SegmentRefused():
                 yield from _warning(f"not repaired: {foreign(segment.reason)}")
-                if segment.fates is not None:
+                if segment.fates is not None and segment.reason != LINKED:
                     yield Text("  choose what becomes of records without a proven vector:")
                     yield table(CHOICES, ("left", "left"), (0, 0), 4)
             case SegmentPlan():

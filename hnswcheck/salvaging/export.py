@@ -80,7 +80,7 @@ def salvage(
         HnswcheckError: as :func:`hnswcheck.audit` does.
     """
     target = Path(output)
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):  # noqa: PTH112 - Path.is_dir raises for some names
         raise UsageError(f"{path_text(target.parent)}: no such directory")
     if is_parquet(target):
         need_pyarrow()

@@ -723,11 +723,27 @@ def test_two_repairs_at_once_repair_it_once(tmp_path: Path) -> None:
         assert len(names) == 4, names  # database, index, and a quarantine with its manifest
 
 
-def test_a_store_that_somebody_else_repaired_meanwhile_has_changed(tmp_path: Path) -> None:
-    """Its folder is another one, and shorter than the plan has it."""
-    store = damaged(DAMAGED, tmp_path)
+def drop_collection(store: Path) -> None:
+    edit(store, "DELETE FROM collections")
+    edit(store, "DELETE FROM segments")
+
+
+@pytest.mark.parametrize(
+    ("name", "meanwhile"),
+    [
+        (DAMAGED, hnswcheck.repair),  # the new folder is shorter than the plan has it
+        (DAMAGED, drop_collection),
+        ("1.5.9-damaged-record-deleted", lambda s: hnswcheck.quarantine(s, accept_loss=True)),
+        ("1.5.9-damaged-record-deleted", lambda s: next(s.glob("*/header.bin")).unlink()),
+    ],
+)
+def test_a_store_that_somebody_else_changed_meanwhile_has_changed(
+    name: str, meanwhile: Callable[[Path], object], tmp_path: Path
+) -> None:
+    store = damaged(name, tmp_path)
     made = plan_repair(store, None, Choices(), dry_run=False, wait=0.0)
-    hnswcheck.repair(store)
+    assert made.report.planned
+    meanwhile(store)
     before = as_it_was(store)
     with pytest.raises(hnswcheck.StoreChanged):
         carry_out(made, Choices(), 0.0, silent)
