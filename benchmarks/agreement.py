@@ -151,6 +151,7 @@ REASONS = {
     "header-invalid": UNDEFINED,
     "header-count-impossible": UNDEFINED,
     "second-reader-disagrees": UNDEFINED,
+    "writes-swallowed": "the engine skips what a watermark is past, so no answer shows it",
     "label-duplicate": LOAD,
     "label-missing": LOAD,
     "label-tombstoned": LOAD,

@@ -55,7 +55,7 @@ LIVING = 30
 IN_ORDER = (0, 4, 4)
 #: Before it, an id is lost that one batch deletes and adds again.
 ADDS_AGAIN = (0, 5, 5)
-#: What a search in a collection that was never written to ends with in the first releases of 1.0.
+#: All that a search says in a collection that was never written to, in the first releases of 1.0.
 NOTHING = "Error creating hnsw segment reader"
 #: What 0.6 says where a search arrives at fewer elements than were asked for.
 TOO_FEW = "contigious 2D array"
@@ -735,7 +735,7 @@ class Oracle:
                 if "begin" in event:
                     at = event["begin"]
                     continue
-                if NOTHING in event.get("error", "") and case.ids == set():
+                if event.get("error", "").endswith(NOTHING) and case.ids == set():
                     continue
                 if "error" in event:
                     kind = Kind.UNFOUND if TOO_FEW in event["error"] else Kind.ERROR
