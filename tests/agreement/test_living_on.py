@@ -7,28 +7,24 @@ and flushes on the way. Each must see all that the one before left.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import json
 import random
 import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from environments import VERSIONS, python_of
-from oracle import Death, Engine
+from environments import VERSIONS, in_chroma, python_of
 from stores import segment_folders
 
 import hnswcheck
 from hnswcheck.formats.id_map import decode_id_map
 from hnswcheck.formats.id_map_writer import write_instance
 
-IN_CHROMA = Path(__file__).parents[1] / "support" / "in_chroma.py"
 SETTINGS = {"hnsw:sync_threshold": 20, "hnsw:batch_size": 10, "hnsw:num_threads": 1}
 RUNS, DIMENSION = 10, 8
 TOLERANCE = 1e-5
@@ -43,14 +39,6 @@ Vectors = dict[str, list[float]]
 Step = tuple[str, list[str], list[list[float]]]
 
 
-@cache
-def engine_of(python: str) -> Engine:
-    """Fresh processes of a Python that has imported its chromadb."""
-    engine = Engine(python)
-    atexit.register(engine.close)
-    return engine
-
-
 class Application:
     """What one version of Chroma is told to write, and what must then be there.
 
@@ -60,7 +48,7 @@ class Application:
     """
 
     def __init__(self, version: str, store: Path) -> None:
-        self.engine, self.store = engine_of(python_of(version)), store
+        self.python, self.store = python_of(version), store
         self.written: Vectors = {}
         self.had: defaultdict[str, list[list[float]]] = defaultdict(list)
         self.source = random.Random(version)
@@ -77,21 +65,16 @@ class Application:
             self.had[record].append(vector)
         return operation, list(ids), vectors
 
-    def ask(self, command: str, job: Mapping[str, object]) -> str:
-        file = self.store.with_suffix(".job")
-        file.write_text(json.dumps(job))
-        output = self.store.with_suffix(".output")
-        death = self.engine.run(IN_CHROMA, [command, str(self.store), str(file)], output, 120)
-        assert death == Death(0, hung=False), output.read_text()[-2000:]
-        return file.read_text()
+    def ask(self, command: str, made: object, steps: Sequence[Step]) -> Any:
+        job = {"name": "docs", "made": made, "steps": steps}
+        return in_chroma(command, self.store, job, self.python)
 
     def play(self, *steps: Step) -> None:
-        self.ask("play", {"name": "docs", "metadata": SETTINGS, "steps": steps})
+        self.ask("play", {"metadata": SETTINGS}, steps)
 
     def live(self, *steps: Step) -> Vectors:
         """Every record with its vector; that a search for everything finds them is checked."""
-        job = {"name": "docs", "metadata": None, "steps": steps}
-        seen = json.loads(self.ask("live", job))
+        seen = self.ask("live", None, steps)
         assert seen["count"] == len(seen["ids"])
         found = {record: vector for record, vector in seen["vectors"].items() if vector}
         assert set(seen["hits"]) == found.keys()

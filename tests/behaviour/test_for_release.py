@@ -7,7 +7,6 @@ searches and writes each of them.
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import sqlite3
 import subprocess
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from environments import VERSIONS, python_of
-from stores import SUPPORT, run, unpack
+from environments import TIME_LIMIT, VERSIONS, python_of, try_in_chroma
+from stores import run, unpack
 
 import hnswcheck
 from hnswcheck.findings import REGISTRY
@@ -27,8 +26,6 @@ from hnswcheck.store.openers import OPENERS, known_release, opener_of, spans
 from hnswcheck.store.releases import RELEASES, STEPS, numbers_of
 from hnswcheck.store.watermarks import integer_of
 
-IN_CHROMA = SUPPORT / "in_chroma.py"
-TIME_LIMIT = 120
 RELEASED = tuple(VERSIONS.values())
 NEWEST = RELEASED[-1]
 
@@ -68,7 +65,7 @@ def pairs() -> Iterator[tuple[str, str]]:
 
 def opens(store: Path, version: str, report: hnswcheck.StoreReport, scratch: Path) -> str:
     """What a release complains of; empty if it does all that it is asked."""
-    copy, job = scratch / "copy", scratch / "job.json"
+    copy = scratch / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(store, copy)
     collections: list[dict[str, Any]] = [
@@ -79,15 +76,8 @@ def opens(store: Path, version: str, report: hnswcheck.StoreReport, scratch: Pat
         }
         for one in report.segments
     ]
-    job.write_text(json.dumps({"collections": collections}))
-    done = subprocess.run(
-        [python_of(version), str(IN_CHROMA), "open", str(copy), str(job)],
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT,
-        check=False,
-    )
-    return "" if done.returncode == 0 else (done.stderr.splitlines() or ["died"])[-1]
+    tried = try_in_chroma("open", copy, {"collections": collections}, python_of(version))
+    return "" if tried.death.code == 0 else (tried.output.splitlines() or ["died"])[-1]
 
 
 @pytest.mark.parametrize(("name", "version"), list(pairs()))

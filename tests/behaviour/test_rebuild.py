@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import pickle
 import pickletools
 import resource
@@ -21,12 +20,12 @@ import hnswlib
 import numpy as np
 import numpy.typing as npt
 import pytest
-from environments import python_of
+from environments import TIME_LIMIT, in_chroma, python_of
 from in_chroma import identifiers
-from oracle import Engine, Oracle
+from oracle import Oracle
 from pickles import dumps_python, dumps_rust
 from reader import Segment, collections
-from stores import SUPPORT, environment
+from stores import environment
 
 import hnswcheck
 from hnswcheck.errors import ActionFailed, EngineMissing, UsageError, VectorsNotFinite
@@ -42,11 +41,9 @@ from hnswcheck.store.releases import release_for
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-IN_CHROMA = SUPPORT / "in_chroma.py"
 HERE = "1.5.9"
 VERSIONS = (HERE, "1.0.20", "0.6.3", "0.5.23", "0.4.24")
 SPACES = ("l2", "cosine", "ip")
-TIME_LIMIT = 120.0
 #: Of float32, for what was divided and multiplied again.
 ROUNDING = 3e-7
 
@@ -101,25 +98,18 @@ class Chroma:
 
     def __init__(self, version: str, scratch: Path) -> None:
         self.version, self.scratch = version, scratch
-        self.engine = Engine(python_of(version))
+        self.python = python_of(version)
         self.numbers = itertools.count()
 
-    def run(self, action: str, store: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
-        number = next(self.numbers)
-        job, output = self.scratch / f"{number}.json", self.scratch / f"{number}.out"
-        job.write_text(json.dumps(jobs))
-        death = self.engine.run(IN_CHROMA, [action, str(store), str(job)], output, TIME_LIMIT)
-        assert death.code == 0, output.read_text(errors="replace")[-2000:]
-
     def write(self, store: Path, contents: Sequence[Data]) -> None:
-        self.run("write", store, [self.job(each) for each in contents])
+        in_chroma("write", store, [self.job(each) for each in contents], self.python)
 
     def read(self, store: Path, contents: Sequence[Data]) -> list[dict[str, Any]]:
         """Answers of a fresh process, on a copy."""
         copy = self.scratch / f"copy-{next(self.numbers)}"
         shutil.copytree(store, copy)
         jobs = [self.job(each) for each in contents]
-        self.run("search", copy, jobs)
+        in_chroma("search", copy, jobs, self.python)
         return [dict(np.load(job["answers"])) for job in jobs]
 
     def job(self, each: Data) -> dict[str, Any]:
@@ -212,13 +202,6 @@ def recall(each: Data, answers: Mapping[str, Any]) -> float:
     return float((np.take_along_axis(true, answers["hits"], 1) <= farthest).mean())
 
 
-@contextmanager
-def chroma_of(version: str, scratch: Path) -> Iterator[Chroma]:
-    chroma = Chroma(version, scratch)
-    with closing(chroma.engine):
-        yield chroma
-
-
 # --- Real engines --------------------------------------------------------------------------------
 
 
@@ -231,11 +214,11 @@ def test_chroma_finds_what_was_rebuilt(version: str, tmp_path: Path) -> None:
     if version == HERE:
         contents += [data("l2", 5000, 1), data("ip", 5000, 1), data("cosine", 5000, 384)]
     store = tmp_path / "store"
-    with chroma_of(version, tmp_path) as chroma:
-        chroma.write(store, contents)
-        before = chroma.read(store, contents)
-        rebuild(store, contents, version)
-        after = chroma.read(store, contents)
+    chroma = Chroma(version, tmp_path)
+    chroma.write(store, contents)
+    before = chroma.read(store, contents)
+    rebuild(store, contents, version)
+    after = chroma.read(store, contents)
     for each, old, new in zip(contents, before, after, strict=True):
         check_answers(each, old, new)
 
@@ -245,8 +228,8 @@ def test_chroma_finds_what_was_rebuilt(version: str, tmp_path: Path) -> None:
 def test_chroma_goes_on_writing(version: str, tmp_path: Path) -> None:
     contents = [data(space, 120, 8) for space in SPACES] + [data("cosine", fewest(version), 8)]
     store = tmp_path / "store"
-    with chroma_of(version, tmp_path) as chroma:
-        chroma.write(store, contents)
+    chroma = Chroma(version, tmp_path)
+    chroma.write(store, contents)
     rebuild(store, contents, version)
     assert_consistent(store, *(["watermark-legacy"] if version.startswith("0.4") else []))
     with closing(Oracle(python_of(version), TIME_LIMIT, tmp_path)) as oracle:
@@ -260,12 +243,12 @@ def test_chroma_goes_on_writing(version: str, tmp_path: Path) -> None:
 def test_a_later_chroma_takes_over_what_was_rebuilt_for_an_earlier(tmp_path: Path) -> None:
     contents = [data(space, 1000, 8) for space in SPACES]
     store = tmp_path / "store"
-    with chroma_of("0.6.3", tmp_path) as chroma:
-        chroma.write(store, contents)
-        before = chroma.read(store, contents)
+    chroma = Chroma("0.6.3", tmp_path)
+    chroma.write(store, contents)
+    before = chroma.read(store, contents)
     rebuild(store, contents, "0.6.3")
-    with chroma_of(HERE, tmp_path) as chroma:
-        after = chroma.read(store, contents)
+    chroma = Chroma(HERE, tmp_path)
+    after = chroma.read(store, contents)
     for each, old, new in zip(contents, before, after, strict=True):
         check_answers(each, old, new)
     # 1.5.9 calls the space of all such collections l2, and the oracle believes it.
@@ -278,11 +261,11 @@ def test_recall_is_that_of_chroma(tmp_path: Path) -> None:
     """Searches with few candidates show how good a graph is; two of equal worth differ by 0.01."""
     contents = [data(space, 5000, 32, search_ef=10, searches=500) for space in ("l2", "cosine")]
     store = tmp_path / "store"
-    with chroma_of(HERE, tmp_path) as chroma:
-        chroma.write(store, contents)
-        before = chroma.read(store, contents)
-        rebuild(store, contents, HERE)
-        after = chroma.read(store, contents)
+    chroma = Chroma(HERE, tmp_path)
+    chroma.write(store, contents)
+    before = chroma.read(store, contents)
+    rebuild(store, contents, HERE)
+    after = chroma.read(store, contents)
     old = [recall(each, answers) for each, answers in zip(contents, before, strict=True)]
     new = [recall(each, answers) for each, answers in zip(contents, after, strict=True)]
     assert np.mean(new) >= np.mean(old) - 0.02
@@ -294,10 +277,10 @@ def test_vectors_of_any_length_come_back_under_cosine(tmp_path: Path) -> None:
     each.vectors[:30] *= np.float32(10) ** np.linspace(-37, 37, 30, dtype=np.float32)[:, None]
     each.vectors[35] = 0
     store = tmp_path / "store"
-    with chroma_of(HERE, tmp_path) as chroma:
-        chroma.write(store, [each])
-        rebuild(store, [each], HERE)
-        (answers,) = chroma.read(store, [each])
+    chroma = Chroma(HERE, tmp_path)
+    chroma.write(store, [each])
+    rebuild(store, [each], HERE)
+    (answers,) = chroma.read(store, [each])
     scale = np.linalg.norm(each.vectors.astype(np.float64), axis=1)[:, None]
     assert (np.abs(answers["stored"] - each.vectors.astype(np.float64)) <= ROUNDING * scale).all()
     # Nothing is near to the vector that is zero, itself included.

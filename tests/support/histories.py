@@ -5,45 +5,22 @@ Vectors have keys, so that the test knows every one.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from stores import environment, rest
+from environments import in_chroma
+from stores import rest
 
 import hnswcheck
 
 #: (operation, ids, keys of their vectors); "" for none. What ``*1e9`` follows is multiplied.
 Step = tuple[str, Sequence[str], Sequence[str]]
 Truth = dict[str, str]
-
-PLAY = """
-import json, sys, zlib
-import chromadb, numpy
-from chromadb.config import Settings
-
-def vector(key):
-    key, _, scale = key.partition("*")
-    random = numpy.random.default_rng(zlib.crc32(key.encode()))
-    return random.standard_normal(int(sys.argv[3])).astype("float32") * numpy.float32(scale or 1)
-
-client = chromadb.PersistentClient(sys.argv[1], settings=Settings(anonymized_telemetry=False))
-settings = {"hnsw": {"sync_threshold": 10, "batch_size": 5, "space": sys.argv[5]}}
-docs = client.get_or_create_collection(sys.argv[4], configuration=settings, embedding_function=None)
-for operation, ids, keys in json.loads(sys.stdin.read()):
-    vectors = {"embeddings": [vector(key) for key in keys]} if keys else {}
-    getattr(docs, operation)(ids=ids, **vectors)
-found = docs.get(include=["embeddings"]) if sys.argv[2] == "read" else {"ids": []}
-vectors = [vector.tolist() for vector in found["embeddings"]] if found["ids"] else []
-print(json.dumps(dict(zip(found["ids"], vectors))))
-"""
 
 
 def play(
@@ -55,21 +32,24 @@ def play(
     space: str = "l2",
 ) -> dict[str, list[float]]:
     """Let Chroma do it, in a process of its own; the vectors that it has then."""
-    arguments = (str(store), "read" if read else "", str(dimension), collection, space)
-    done = subprocess.run(
-        [sys.executable, "-c", PLAY, *arguments],
-        input=json.dumps(steps),
-        capture_output=True,
-        text=True,
-        env=environment(),
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    settings = {"hnsw": {"sync_threshold": 10, "batch_size": 5, "space": space}}
+    job = {
+        "name": collection,
+        "made": {"configuration": settings},
+        "steps": [
+            (operation, ids, [vector(key, dimension).tolist() for key in keys] or None)
+            for operation, ids, keys in steps
+        ],
+        "read": read,
+    }
+    found: dict[str, list[float]] = in_chroma("play", store, job)
     return found
 
 
-def vector(key: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return np.random.default_rng(zlib.crc32(key.encode())).standard_normal(8).astype(np.float32)
+def vector(key: str, dimension: int = 8) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    key, _, scale = key.partition("*")
+    random = np.random.default_rng(zlib.crc32(key.encode()))
+    return random.standard_normal(dimension).astype(np.float32) * np.float32(scale or 1)
 
 
 def adds(count: int) -> list[Step]:

@@ -3,7 +3,7 @@
 ``python in_chroma.py COMMAND ARGUMENT...``; jobs and answers are JSON files.
 
 * ``answer JOB ANSWER``: serve collections, and write to them. Run twice, it has reopened the store.
-* ``play STORE JOB``: operations on a collection, each as one call.
+* ``play STORE JOB``: operations on a collection, each as one call; what it has then, if asked.
 * ``live STORE JOB``: one run of an application: reads and searches a collection, then writes to it.
 * ``vectors STORE ANSWER``: every vector of every collection.
 * ``write STORE JOB``: collections of the vectors in a file, flushed.
@@ -140,17 +140,29 @@ def a_vector(seed: str, dimension: int) -> list[float]:
 # --- Steps on one collection, and all its vectors -------------------------------------------------
 
 
-def play_steps(client: Any, job: Json) -> None:
+def play_steps(client: Any, job: Json) -> Any:
     """Steps of (operation, ids, vectors), each as one call."""
-    if job["metadata"] is None:
+    if job["made"] is None:
         collection = client.get_collection(job["name"])
     else:
-        collection = client.get_or_create_collection(job["name"], metadata=job["metadata"])
+        collection = client.get_or_create_collection(
+            job["name"], embedding_function=None, **job["made"]
+        )
     for operation, ids, vectors in job["steps"]:
         if operation == "delete":
             collection.delete(ids=ids)
         else:
             getattr(collection, operation)(ids=ids, embeddings=vectors)
+    return collection
+
+
+def read(collection: Any) -> dict[str, list[float]]:
+    """All ids with their vectors, by one call."""
+    found = collection.get(include=["embeddings"])
+    return {
+        record: [float(number) for number in vector]
+        for record, vector in zip(found["ids"], found["embeddings"], strict=True)
+    }
 
 
 def live(client: Any, job: Json) -> Json:
@@ -246,7 +258,9 @@ def run(command: str, *arguments: str) -> None:
     client, job = client_of(store), Path(file)
     match command:
         case "play":
-            play_steps(client, json.loads(job.read_text()))
+            steps = json.loads(job.read_text())
+            collection = play_steps(client, steps)
+            job.write_text(json.dumps(read(collection) if steps.get("read") else {}))
         case "live":
             job.write_text(json.dumps(live(client, json.loads(job.read_text()))))
         case "vectors":

@@ -17,13 +17,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from environments import IN_CHROMA
 from oracle import Engine, copied_database
 from stores import NAMES, Trace, expectation, one_line, snapshot, unpack
 
 import hnswcheck
 from hnswcheck import HnswcheckError, QuarantineResult
 
-IN_CHROMA = Path(__file__).with_name("in_chroma.py")
 #: Status of what may be moved, and of what may not.
 BROKEN = ("diverged", "corrupt")
 DAMAGED_STORES = [name for name in NAMES if expectation(name)["verdict"] == "damaged"]
