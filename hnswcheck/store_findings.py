@@ -109,7 +109,8 @@ STORE_KINDS = (
         " HNSW parameter\", \"Invalid parameter value\", \"batch_size must be less than or equal to"
         " sync_threshold\", or \"'_type'\". The others can be opened by their names.",
         "Use a release that takes them: the report names them. Before an upgrade,"
-        " collection.modify(metadata=...) of the Chroma that wrote the store can correct the keys.",
+        " collection.modify(metadata=...) of the Chroma that wrote the store can correct the keys,"
+        " and from 1.0 on collection.modify(configuration=...) those of a configuration.",
     ),
     Kind(
         "settings-refused-elsewhere", "store", "info",
@@ -117,7 +118,8 @@ STORE_KINDS = (
         "Some releases that could open the store fail in list_collections() and in"
         " get_collection() of these collections.",
         "Do not use these releases; or correct the keys before, with"
-        " collection.modify(metadata=...) of the Chroma that wrote the store.",
+        " collection.modify(metadata=...) of the Chroma that wrote the store, and from 1.0 on with"
+        " collection.modify(configuration=...) for those of a configuration.",
     ),
     Kind(
         "segment-path-unsafe", "store", "error",

@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from hnswcheck.changes.journal import DRAFT, is_unfinished, recover
 from hnswcheck.changes.lock import Held, hold, reading
 from hnswcheck.changes.processes import users_of
-from hnswcheck.errors import StoreChanged
+from hnswcheck.errors import StoreChanged, UsageError
 from hnswcheck.store.database import DATABASE
 from hnswcheck.store.files import States, list_directory, states_if_quiet
 from hnswcheck.store.names import REBUILT, UUID
@@ -130,7 +130,10 @@ def confirmed(
     """
     if not plan.seen.take_in_wal(wait):
         return plan
-    again = plan_again()
+    try:
+        again = plan_again()
+    except UsageError as error:  # a collection that was named has gone
+        raise _changed(plan.seen.root) from error
     if intent(again) != intent(plan):
         raise _changed(plan.seen.root)
     return again

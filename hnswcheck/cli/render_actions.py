@@ -153,7 +153,7 @@ def repair_plan(report: RepairReport, unfinished: bool) -> Iterator[Line]:
         match segment:
             case SegmentRefused():
                 yield from _warning(f"not repaired: {foreign(segment.reason)}")
-                if segment.fates is not None and segment.reason != LINKED:
+                if segment.offers_choices:
                     yield Text("  choose what becomes of records without a proven vector:")
                     yield table(CHOICES, ("left", "left"), (0, 0), 4)
             case SegmentPlan():

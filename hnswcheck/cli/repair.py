@@ -111,7 +111,9 @@ def repair(
     if machine:
         emit(json.dumps(report.to_dict(), indent=2) + "\n")
     if report.refused and not plan:
-        raise RepairRefused(f"{path}: nothing was changed; choose one of the options above")
+        chosen = any(one.offers_choices for one in report.refused)
+        what = "choose one of the options above" if chosen else "the reasons are above"
+        raise RepairRefused(f"{path}: nothing was changed; {what}")
     raise typer.Exit((report.after or report.before).exit_code())
 
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from multiprocessing.spawn import get_executable
 from pathlib import Path
@@ -97,6 +98,18 @@ def find_chroma(migrations: Mapping[str, int], python: str | None = None) -> Fou
     Raises:
         EngineMissing: there is none.
     """
+    version = asked_version(python)
+    wrote = step_of(migrations)
+    if numbers_of(version) < numbers_of(wrote.first):
+        text = f"chromadb {version} is older than the Chroma that wrote the store, {wrote.name}"
+        raise EngineMissing(text)
+    is_right = is_of_line(version, migrations)
+    return FoundChroma(version=version, python=python, is_of_line=is_right)
+
+
+@cache
+def asked_version(python: str | None) -> str:
+    """The version of a chromadb that can be imported; a process asks once for each Python."""
     try:
         done = _run(["version"], b"", Path.cwd(), IMPORT_SECONDS, python)
     except subprocess.TimeoutExpired:
@@ -110,13 +123,7 @@ def find_chroma(migrations: Mapping[str, int], python: str | None = None) -> Fou
         why = answer.get("unable") or _last_line(done.stderr) or _death(done.returncode)
         where = "" if python is None else f" with {python}"
         raise EngineMissing(f"chromadb cannot be used{where}: {why}")
-    version = answer["version"]
-    wrote = step_of(migrations)
-    if numbers_of(version) < numbers_of(wrote.first):
-        text = f"chromadb {version} is older than the Chroma that wrote the store, {wrote.name}"
-        raise EngineMissing(text)
-    is_right = is_of_line(version, migrations)
-    return FoundChroma(version=version, python=python, is_of_line=is_right)
+    return answer["version"]
 
 
 def problem_in_chroma(root: Path, expected: Expected, python: str | None = None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hnswcheck.changes.quarantine import LINKED
 from hnswcheck.engines.chroma import FoundChroma
 from hnswcheck.formats.arrays import Ints
 from hnswcheck.formats.text import text
@@ -174,6 +175,11 @@ class SegmentRefused(_Described):
     audited: AuditedSegment
     reason: str
     fates: RecordFates | None = None
+
+    @property
+    def offers_choices(self) -> bool:
+        """Whether a choice about the records without a proven vector can help."""
+        return self.fates is not None and self.reason != LINKED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
