@@ -111,8 +111,8 @@ def repair(
     if machine:
         emit(json.dumps(report.to_dict(), indent=2) + "\n")
     if report.refused and not plan:
-        chosen = any(one.offers_choices for one in report.refused)
-        what = "choose one of the options above" if chosen else "the reasons are above"
+        can_choose = any(one.offers_choices for one in report.refused)
+        what = "choose one of the options above" if can_choose else "the reasons are above"
         raise RepairRefused(f"{path}: nothing was changed; {what}")
     raise typer.Exit((report.after or report.before).exit_code())
 

@@ -109,7 +109,11 @@ def find_chroma(migrations: Mapping[str, int], python: str | None = None) -> Fou
 
 @cache
 def asked_version(python: str | None) -> str:
-    """The version of a chromadb that can be imported; a process asks once for each Python."""
+    """The version of a chromadb that can be imported; a process asks once for each Python.
+
+    Raises:
+        EngineMissing: there is none, or it cannot be used.
+    """
     try:
         done = _run(["version"], b"", Path.cwd(), IMPORT_SECONDS, python)
     except subprocess.TimeoutExpired:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from environments import engine_of, python_of
 from faults import Lab
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,6 @@ from moving import (
     Answer,
     Course,
     Stay,
-    an_engine,
     ask,
     difference,
     follow_all,
@@ -100,9 +100,8 @@ def test_the_corpus_has_what_others_have_taken_for_damage(stays: Mapping[str, St
 
 
 @pytest.fixture(scope="module")
-def engine(chroma: object) -> Iterator[Engine]:
-    with an_engine() as found:
-        yield found
+def engine(chroma: object) -> Engine:
+    return engine_of()
 
 
 def test_a_sound_store_of_the_fault_lab_is_never_moved(engine: Engine, tmp_path: Path) -> None:
@@ -516,12 +515,9 @@ def test_chroma_takes_writes_then_and_loses_nothing_more(
 @pytest.fixture(scope="module")
 def served_by_0_6(
     courses: Mapping[str, Course], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mapping[str, Sequence[Served]]]:
-    python = Path(os.environ.get("HNSWCHECK_ENVS", "/nowhere"), "c0.6.3/bin/python")
-    if not python.exists():
-        pytest.skip("no chromadb 0.6.3 here")
-    with an_engine(python) as engine:
-        yield serve_moved(engine, courses, "0.6.3", tmp_path_factory.mktemp("served"))
+) -> Mapping[str, Sequence[Served]]:
+    engine = engine_of(python_of("0.6.3"))
+    return serve_moved(engine, courses, "0.6.3", tmp_path_factory.mktemp("served"))
 
 
 @pytest.mark.parametrize("name", with_broken_segments("0.6.3"))

@@ -9,16 +9,16 @@ import random
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from environments import engine_of
 from moving import (
     Answer,
-    an_engine,
     ask,
     clear_line,
     dump,
@@ -55,9 +55,8 @@ def new(count: int, prefix: str = "new") -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def engine(chroma: object) -> Iterator[Engine]:
-    with an_engine() as found:
-        yield found
+def engine(chroma: object) -> Engine:
+    return engine_of()
 
 
 @dataclass(frozen=True, slots=True)

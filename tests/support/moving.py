@@ -7,10 +7,9 @@ import json
 import multiprocessing
 import shutil
 import sqlite3
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -254,12 +253,6 @@ def ask(engine: Engine, jobs: Sequence[Answer], scratch: Path, batch: int = 10) 
 
     with ThreadPoolExecutor(2) as pool:
         return [answer for part in pool.map(run, parts) for answer in part]
-
-
-@contextmanager
-def an_engine(python: str | Path = sys.executable) -> Iterator[Engine]:
-    with closing(Engine(python)) as engine:
-        yield engine
 
 
 def sync_threshold(store: Path, collection: str) -> int:
